@@ -44,4 +44,6 @@ class FaultsError(NetguardError):
         self.faults = tuple(faults)
         count = len(self.faults)
         lead = heading or f"{count} fault{'s' if count != 1 else ''} in what was declared"
-        super().__init__(lead + ":\n" + "\n".join(f"- {fault}" for fault in self.faults), faults=[str(fault) for fault in self.faults])
+        super().__init__(
+            lead + ":\n" + "\n".join(f"- {fault}" for fault in self.faults), faults=[str(fault) for fault in self.faults]
+        )

@@ -31,14 +31,19 @@ class Dns:
 
 @dataclass(frozen=True)
 class Cni:
-    name: str = "unknown"  # calico | canal | cilium | flannel | kindnet | kube-router | antrea | ovn-kubernetes | weave | aws-vpc-cni | unknown
+    #: calico, canal, cilium, flannel, kindnet, kube-router, antrea, ovn-kubernetes, weave, aws-vpc-cni or unknown
+    name: str = "unknown"
     enforces_network_policy: bool | None = None  # None: unknown
     ipblock_matches_pods: bool | None = None
     ipblock_matches_nodes: bool | None = None
     drops_workload_vxlan_ports: tuple[int, ...] = ()
     overlay_udp_ports: tuple[int, ...] = ()
-    policy_apis: tuple[str, ...] = ()  # e.g. "crd.projectcalico.org/v1", "projectcalico.org/v3", "cilium.io/v2", "policy.networking.k8s.io/v1alpha2"
-    translates_kernel_packets: bool | None = None  # does kube-proxy (or its replacement) translate packets the kernel sends, such as VXLAN, to a ClusterIP
+    policy_apis: tuple[
+        str, ...
+    ] = ()  # e.g. "crd.projectcalico.org/v1", "projectcalico.org/v3", "cilium.io/v2", "policy.networking.k8s.io/v1alpha2"
+    translates_kernel_packets: bool | None = (
+        None  # does kube-proxy (or its replacement) translate packets the kernel sends, such as VXLAN, to a ClusterIP
+    )
 
 
 @dataclass(frozen=True)
