@@ -17,6 +17,8 @@ from .model import Manifest
 
 GUARD = "netguard-guard"
 SIDECAR = "netguard-overlay"
+#: Only with the pod-gateway image's own scripts: their init container, between the guard and the sidecar.
+ROUTES = "netguard-routes"
 VOLUME = "netguard-client"
 MOUNT = "/netguard"
 
