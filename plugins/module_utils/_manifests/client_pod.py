@@ -1,0 +1,135 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a client's pod gets: containers, volume, labels, annotations and DNS, from the app, its gateway and the facts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from .._facts.model import Facts
+from .._topology.model import App, Gateway, Topology
+from . import client_settings, names
+from .client_guard import (
+    GUARD_CAPABILITIES,
+    MOUNT,
+    SIDECAR,
+    SIDECAR_COMMAND,
+    VOLUME,
+    guard_container,
+    native_sidecars,
+    pod_environment,
+    security_context,
+)
+from .client_template import DIGEST, DNS_CAPTURE, POLICY, Additions
+from .images import Images
+from .model import LABEL_CLIENT, LABEL_INSTANCE, Live, Manifest
+
+#: A start-up probe that gives up restarts the container, with growing pauses: ours must never give up.
+NEVER = 1_000_000_000
+
+
+def config_data(topology: Topology, facts: Facts, live: Live, app: App) -> dict[str, str]:
+    """File name to text, as mounted at `MOUNT`."""
+    return client_settings.files(topology, facts, live, app)
+
+
+def labels(topology: Topology, app: App) -> dict[str, str]:
+    """On the workload and on its pods: by these the gateway's headless Service finds its clients."""
+    assert app.vpn is not None
+    return {LABEL_CLIENT: app.vpn.gateway, LABEL_INSTANCE: topology.instance}
+
+
+def additions(topology: Topology, facts: Facts, live: Live, app: App, images: Images, config: Manifest) -> Additions:
+    """All that is added to the pod template of a client."""
+    assert app.vpn is not None
+    gateway = topology.gateway(app.vpn.gateway)
+    guard = guard_container(topology, app, facts, images)
+    sidecar = sidecar_container(topology, app, facts, images)
+    native = native_sidecars(facts)
+    volume = {"name": VOLUME, "configMap": {"name": config["metadata"]["name"], "defaultMode": 0o555}}
+    dns = pod_dns(gateway, app, facts)
+    annotations = {DIGEST: _digest(config["data"], guard, sidecar, dns, volume)}
+    mark = policy_mark(live, app)
+    if mark:
+        annotations[POLICY] = mark
+    return Additions(
+        init=(guard, sidecar) if native else (guard,),
+        containers=() if native else (sidecar,),
+        volumes=(volume,),
+        labels=labels(topology, app),
+        annotations=annotations,
+        # ztunnel would ask the cluster's DNS whatever the pod's resolv.conf says (istio PR 52867)
+        shared={DNS_CAPTURE: "false"} if facts.mesh_ambient and gateway.dns != "cluster" else {},
+        dns=dns,
+    )
+
+
+def sidecar_container(topology: Topology, app: App, facts: Facts, images: Images) -> Manifest:
+    """Keeps overlay and routes right; native where the server has native sidecars, so that Jobs end and the app waits for it."""
+    assert app.vpn is not None
+    native = native_sidecars(facts)
+    container: Manifest = {
+        "name": SIDECAR,
+        "image": images.overlay,
+        "imagePullPolicy": "IfNotPresent",
+        "command": list(SIDECAR_COMMAND),
+        "env": pod_environment(facts),
+        "securityContext": security_context(GUARD_CAPABILITIES),
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+        "volumeMounts": [{"name": VOLUME, "mountPath": MOUNT, "readOnly": True}],
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if native:
+        container["restartPolicy"] = "Always"
+    if native and app.vpn.start == "tunnel":
+        container["startupProbe"] = _probe(period=1, failures=NEVER)
+    if app.vpn.ready == "tunnel":
+        container["readinessProbe"] = _probe(period=5, failures=2)
+    return container
+
+
+def _probe(*, period: int, failures: int) -> Manifest:
+    return {
+        "exec": {"command": list(client_settings.TUNNEL_CHECK)},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "successThreshold": 1,
+        "failureThreshold": failures,
+    }
+
+
+def pod_dns(gateway: Gateway, app: App, facts: Facts) -> Manifest:
+    """`dnsPolicy` and `dnsConfig` by the gateway's DNS mode; empty in mode cluster, where the pod keeps its own.
+
+    ndots 1: with the usual 5 every outside name would first be asked with each of the cluster's suffixes.
+    """
+    if gateway.dns == "cluster":
+        return {}
+    config: Manifest = {
+        "nameservers": [str(gateway.overlay.network[1])],
+        "options": [{"name": "ndots", "value": "1"}],
+    }
+    if gateway.dns == "split":
+        domain = facts.dns.cluster_domain
+        config["searches"] = [f"{app.namespace}.svc.{domain}", f"svc.{domain}", domain]
+    return {"dnsPolicy": "None", "dnsConfig": config}
+
+
+def policy_mark(live: Live, app: App) -> str:
+    """Identity and generation of the kill switch that is live; empty when there is none (or when rendering).
+
+    A new policy stops new flows only. With the mark in the template, every gap in the policy (deleted and made again,
+    opened and closed again) restarts the client's pods, and with them the flows that were opened meanwhile.
+    """
+    found = live.get("NetworkPolicy", app.namespace, names.killswitch(app))
+    if found is None or not found["metadata"].get("uid"):
+        return ""
+    return f"{found['metadata']['uid']}.{found['metadata'].get('generation', 1)}"
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
