@@ -120,7 +120,7 @@ def _networks(peer: Pods | Blocks, facts: Facts) -> tuple[Network, ...]:
 
 def edges_of(topology: Topology, facts: Facts, live: Live, app: App) -> ClientEdges:
     """The edges of one client. Raises FaultsError with every reason why they cannot be told."""
-    found = _Builder(topology, facts, live, app)
+    found = EdgeBuilder(topology, facts, live, app)
     edges = found.build()
     if found.faults:
         raise FaultsError(found.faults)
@@ -145,7 +145,7 @@ def in_mesh(topology: Topology, namespace: str) -> bool:
     return any(rule.name == namespace and rule.mesh for rule in topology.namespaces)
 
 
-class _Builder:
+class EdgeBuilder:
     """Collects the edges of one client and the faults on the way."""
 
     def __init__(self, topology: Topology, facts: Facts, live: Live, app: App) -> None:
