@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 #: Alpine with iproute2, iptables (nft build) and dig; amd64 and arm64. Our own scripts run inside it too.
 OVERLAY_IMAGE = "ghcr.io/angelnu/pod-gateway:v1.13.0"
-GLUETUN_IMAGE = "ghcr.io/qdm12/gluetun:v3.41.3"
+#: The digest is that of the multi-platform index of the tag.
+GLUETUN_IMAGE = "ghcr.io/qdm12/gluetun:v3.41.3@sha256:fa19cc76b2af13d57a8d3dc3066f2ada061b1c761b8aecf989b3877c0486e027"
 
 
 @dataclass(frozen=True)
