@@ -62,6 +62,16 @@ def killswitch(app: App) -> str:
     return short(f"netguard-killswitch-{app.name}")
 
 
+def segment(app: App) -> str:
+    """The policy of one app under segmentation."""
+    return short(f"netguard-segment-{app.name}")
+
+
+#: One per namespace: denies what no other policy lets through; and the one policy of the layout `namespace`.
+DEFAULT_DENY = "netguard-default-deny"
+NAMESPACE_SEGMENT = "netguard-segments"
+
+
 def admission(topology: Topology, what: str) -> str:
     """Cluster-scoped names contain the instance."""
     return short(f"netguard-{topology.instance}-{what}")

@@ -35,6 +35,11 @@ def run(gateways: Gateways, apps: Apps, platform: Platform, namespaces: list[tup
                 f"{gateway.namespace} belongs to the cluster",
                 "give the gateway a namespace of its own, such as vpn",
             )
+    for path, rule in namespaces:
+        if rule.layout == "namespace" and rule.default == "open":
+            faults.add(
+                f"{path}.layout", "one policy for the whole namespace closes it for every pod", "set default: deny, or layout: app"
+            )
     for path, app in apps:
         _own_ports(path, app, faults)
         _edges(path, app, apps, faults)

@@ -210,6 +210,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "choice": ({"gateways": [{**GATEWAY, "dns": "off"}]}, ['gateways[0].dns: "off" is not one of vpn, split, cluster']),
     "a setting in lower case": ({"gateways": [{**GATEWAY, "settings": {"tz": "UTC"}}]}, ["gateways[0].settings.tz:"]),
     "namespace twice": ({"namespaces": [{"name": "a"}, {"name": "a"}]}, ['namespaces[1].name: namespace "a" is declared twice']),
+    "an open namespace with one policy": (
+        {"namespaces": [{"name": "a", "default": "open", "layout": "namespace"}]},
+        ["namespaces[0].layout: one policy for the whole namespace closes it"],
+    ),
     "instance": ({"instance": "My Home"}, ["instance: "]),
 }
 
