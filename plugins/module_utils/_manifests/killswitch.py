@@ -1,0 +1,133 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The policies that hold a client closed: one NetworkPolicy each and, where the CNI can, a deny that nothing re-opens.
+
+Pods are named by selectors alone. An address range stands only for what is no pod (LAN hosts, nodes, the node-local
+resolver, the mesh's probe address): a rule on the pod or service range would let a relay pod, or a Service without
+selector, carry the client out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from .._errors import Fault, FaultsError, NetguardError
+from .._facts.model import Facts
+from .._topology.model import App, Network, Port, Topology
+from . import killswitch_deny, names, rules
+from .client_edges import Blocks, ClientEdges, Edge, Pods, edges_of
+from .model import LABEL_CLIENT, Desired, Live, Manifest, owner_labels
+from .workloads import PodSelector
+
+#: CNIs that compare policies before a Service's address is translated: the Service's own port must be open too.
+BEFORE_TRANSLATION = frozenset({"aws-vpc-cni"})
+
+
+@dataclass(frozen=True)
+class KillSwitches:
+    """`edges` by client, `desired` for `_cluster`, `dialects` the hard denies that stand beside the NetworkPolicies.
+
+    `notes` say what these policies do not hold on this cluster, one sentence each.
+    """
+
+    edges: tuple[ClientEdges, ...]
+    desired: Desired
+    dialects: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def build(
+    topology: Topology, facts: Facts, live: Live, *, dialect: str = "auto", clients: Iterable[App] | None = None
+) -> KillSwitches:
+    """The kill switches of `clients` (None: of every client). Raises FaultsError with every client that cannot be held."""
+    found: list[ClientEdges] = []
+    faults: list[Fault] = []
+    for app in topology.clients if clients is None else clients:
+        try:
+            found.append(edges_of(topology, facts, live, app))
+        except FaultsError as exc:
+            faults.extend(exc.faults)
+    if faults:
+        raise FaultsError(list(dict.fromkeys(faults)))
+    dialects = killswitch_deny.choose(dialect, facts)
+    policies = tuple(network_policy(topology, facts, edges) for edges in found)
+    denies = tuple(item for name in dialects for item in killswitch_deny.render(name, topology, facts, live, found))
+    # The deny stands only beside a NetworkPolicy: in the wave after it, never alone.
+    waves = tuple(wave for wave in (policies, denies) if wave)
+    return KillSwitches(tuple(found), Desired(waves), dialects, tuple(_notes(facts, found, dialects)))
+
+
+def network_policy(topology: Topology, facts: Facts, edges: ClientEdges) -> Manifest:
+    """The NetworkPolicy of one client, isolating both directions.
+
+    Ingress is isolated too, because answers are always allowed out: an open port would answer the internet from the home
+    address through a NodePort.
+    """
+    app = edges.app
+    assert app.vpn is not None
+    gateway = topology.gateway(app.vpn.gateway)
+    pods = rules.pods_peer(gateway.namespace, PodSelector(names.gateway_pods(topology, gateway)))
+    overlay = Port(names.overlay_port(gateway, facts), "UDP")
+    return rules.network_policy(
+        app.namespace,
+        names.killswitch(app),
+        owner_labels(topology.instance, "killswitch", [(LABEL_CLIENT, app.name)]),
+        edges.selector.manifest(),
+        # No ports towards the gateway: a rule with ports drops ICMP on Calico and Cilium, and the tunnel with it.
+        egress=[rules.rule("to", [pods], ()), *_dns(facts, edges), *rules.rules(_egress(facts, edges), "to", facts)],
+        # VXLAN is two independent UDP flows: what the gateway sends is no answer to what the client sent.
+        ingress=[rules.rule("from", [pods], [overlay]), *rules.rules(edges.ingress, "from", facts), *_probes(facts, edges)],
+    )
+
+
+def _egress(facts: Facts, edges: ClientEdges) -> Iterable[Edge]:
+    for edge in edges.egress:
+        if facts.cni.name in BEFORE_TRANSLATION and edge.ports:
+            yield replace(edge, ports=(*edge.ports, *(service.port for service in edge.services)))
+        else:
+            yield edge
+
+
+def _dns(facts: Facts, edges: ClientEdges) -> list[Manifest]:
+    """Cluster DNS, only where something of this client has to ask it."""
+    if edges.dns == "none":
+        return []
+    rule = rules.dns_rule(facts)
+    if rule is None:
+        raise NetguardError(
+            f"{edges.app.key} has to reach the cluster's DNS, and its pods are not known: set dns in netguard_overrides,"
+            " or use a gateway with dns: vpn behind a ClusterIP"
+        )
+    return [rule]
+
+
+def _probes(facts: Facts, edges: ClientEdges) -> list[Manifest]:
+    """In the mesh probes come from a fixed address instead of the node's, whose traffic every CNI lets in by itself."""
+    if not edges.mesh or not facts.mesh_probe_sources or edges.probes == ():
+        return []
+    return [rules.rule("from", [rules.block(network) for network in facts.mesh_probe_sources], edges.probes or ())]
+
+
+def _notes(facts: Facts, found: Iterable[ClientEdges], dialects: tuple[str, ...]) -> Iterable[str]:
+    cni = facts.cni
+    if cni.enforces_network_policy is False:
+        yield f"{cni.name} enforces no NetworkPolicy: only the guard and admission hold the clients closed"
+    elif cni.enforces_network_policy is None:
+        yield f"it is not known whether {cni.name} enforces NetworkPolicy: the guard and admission hold in any case"
+    elif not dialects:
+        yield f"no hard deny: with {cni.name} a later policy can open a client again (see reopened_by)"
+    nodes = _texts(facts.nodes)
+    for edges in found:
+        lan = [edge for edge in (*edges.egress, *edges.ingress) if isinstance(edge.peer, Pods) and edge.peer.host]
+        if lan and cni.name == "cilium" and "cilium" not in dialects:
+            yield f"{edges.app.key}: peers on the host network are not matched by address ranges on Cilium; use dialect cilium"
+        blocks = [edge.peer for edge in edges.egress if isinstance(edge.peer, Blocks) and edge.why == "external"]
+        if cni.ipblock_matches_nodes is False and any(_texts(block.networks) & nodes for block in blocks):
+            yield f"{edges.app.key}: an external address is a node, which {cni.name} does not match by address range"
+
+
+def _texts(networks: Iterable[Network]) -> frozenset[str]:
+    return frozenset(str(network) for network in networks)
