@@ -125,7 +125,7 @@ def client_policy(topology: Topology, facts: Facts, live: Live, edges: ClientEdg
         "To release the client, remove vpn from the app and run the site playbook,"
         f" or run: kubectl delete validatingadmissionpolicybinding {name}"
     )
-    pod_matches = {item: cel.selector_expression(edges.selector, item) for item in ("object", "oldObject")}
+    matches = {item: cel.selector_expression(edges.selector, item) for item in ("object", "oldObject")}
     return {
         "apiVersion": API,
         "kind": POLICY,
@@ -150,8 +150,8 @@ def client_policy(topology: Topology, facts: Facts, live: Live, edges: ClientEdg
                     "name": "of-the-client",
                     # Of UPDATEs only those that lead out of the selection: matching the others keeps Jobs from finishing.
                     "expression": (
-                        f"{cel.NO_POD} || (request.operation == 'CREATE' ? ({pod_matches['object']}) : (({pod_matches['oldObject']})"
-                        f" && ({cel.SUBRESOURCE} || !({pod_matches['object']}))))"
+                        f"{cel.NO_POD} || (request.operation == 'CREATE' ? ({matches['object']}) :"
+                        f" (({matches['oldObject']}) && ({cel.SUBRESOURCE} || !({matches['object']}))))"
                     ),
                 }
             ],
@@ -189,11 +189,11 @@ def client_policy(topology: Topology, facts: Facts, live: Live, edges: ClientEdg
                 ),
                 _validation(
                     f"!variables.wasGuarded || ({cel.selector_expression(edges.selector, 'variables.template')})",
-                    f"{who}: without the labels {edges.selector.manifest()} its pods would leave the kill switch. {out}",
+                    f"{who}: without the labels {edges.selector} its pods would leave the kill switch. {out}",
                 ),
                 _validation(
                     f"{cel.NO_POD} || variables.newPod || {cel.SUBRESOURCE}",
-                    f"{who}: without the labels {edges.selector.manifest()} this pod would leave the kill switch. {out}",
+                    f"{who}: without the labels {edges.selector} this pod would leave the kill switch. {out}",
                 ),
                 _validation(
                     f"!{cel.SUBRESOURCE} || {cel.EPHEMERAL}",

@@ -180,7 +180,7 @@ class EdgeBuilder:
             self.faults.append(Fault(f"{self.path}.workload", message, "remove hostNetwork from it, or vpn from the app"))
         others = workloads.others_selected(self.app, selector, self.live)
         if others and (selector.labels or selector.expressions):
-            message = f"{dict(selector.labels)} also selects {', '.join(others)} in {self.app.namespace}"
+            message = f"{selector} also selects {', '.join(others)} in {self.app.namespace}"
             hint = f"give the pods of {self.app.kind}/{self.app.workload} a label of their own and name it under `pods`"
             self.faults.append(Fault(f"{self.path}.pods", message, hint))
 

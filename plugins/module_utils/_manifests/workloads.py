@@ -39,10 +39,14 @@ class PodSelector:
             return False
         return all(_holds(expression, labels) for expression in self.expressions)
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Label keys whose change can take a pod out of the selection."""
-        return tuple(sorted({*self.labels, *(expression["key"] for expression in self.expressions)}))
+    def __str__(self) -> str:
+        """As `kubectl --selector` writes it."""
+        parts = [f"{key}={value}" for key, value in sorted(self.labels.items())]
+        for expression in self.expressions:
+            key, operator, values = expression["key"], expression["operator"], ",".join(expression.get("values") or [])
+            written = {"Exists": key, "DoesNotExist": f"!{key}"}
+            parts.append(written.get(operator, f"{key} {operator.lower()} ({values})"))
+        return ",".join(parts)
 
 
 def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
