@@ -1,0 +1,56 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What manifests need to know of the scripts: files, commands, mounts, environment, capabilities, probes.
+
+**Client pod.** One ConfigMap, `CLIENT_SCRIPTS` and `SETTINGS_FILE`, mounted read-only at `MOUNT` in both containers.
+First init container: `CLIENT_INIT` (guard, then overlay; exits 1 and keeps the pod closed when a family cannot be closed;
+never waits for the gateway). Sidecar: `CLIENT_SIDECAR`, with `runAsGroup: SIDECAR_GID` (the one group that the guard lets
+to the cluster's DNS) and `CLIENT_CAPABILITIES`. Both get `POD_IPS` (status.podIPs) and `HOST_IPS` (status.hostIPs, or
+status.hostIP) from the downward API, comma-separated. Probes: `CLIENT_READY` exits 0 while the tunnel answers; it runs in
+the sidecar's container. `CLIENT_METRICS` prints the state as Prometheus text.
+
+**Gateway pod.** `GATEWAY_SCRIPTS` and `SETTINGS_FILE` at `MOUNT`; a second ConfigMap with the one key `CLIENTS_FILE`
+(`settings.render_clients`) at `CLIENTS_MOUNT`, as a whole volume and not by subPath, so that a changed list is followed.
+First init container: `GATEWAY_INIT`, privileged unless the pod sets the sysctl net.ipv4.ip_forward=1; before Gluetun.
+Beside Gluetun: `GATEWAY_SIDECAR` with `GATEWAY_CAPABILITIES`; an emptyDir at `GLUETUN_STATE` in both lets the sidecar follow
+a port that the provider hands out. Both need `POD_IPS`. Probe: `GATEWAY_READY` (dnsmasq, rules and tunnel).
+Gluetun needs FIREWALL_INPUT_PORTS=<overlay port> and FIREWALL_OUTBOUND_SUBNETS=<pod ranges>,<cluster DNS>/32, DNS_SERVER=off;
+no post-rules: FORWARD, nat POSTROUTING, nat PREROUTING and mangle are ours (one owner per rule) and are put back when
+Gluetun flushes them. The Service of a ClusterIP path is UDP, `port` = `targetPort` = overlay port; both ends send from that
+port too, so the overlay is one UDP flow per client, opened by the client.
+The gateway asks the cluster's DNS for the names in `CLIENTS_FILE` in every DNS mode: its policy must let it.
+"""
+
+from __future__ import annotations
+
+MOUNT = "/netguard"
+SETTINGS_FILE = "settings.sh"
+CLIENTS_MOUNT = "/netguard-clients"
+CLIENTS_FILE = "clients"
+GLUETUN_STATE = "/tmp/gluetun"
+
+POD_IPS = "POD_IPS"
+HOST_IPS = "HOST_IPS"
+
+#: Group of the client's sidecar (`runAsGroup`).
+SIDECAR_GID = 4753
+
+#: Rules, links and routes; raw sockets for ping and for iptables of the legacy build.
+CLIENT_CAPABILITIES = ("NET_ADMIN", "NET_RAW")
+#: dnsmasq binds port 53 and gives up root.
+GATEWAY_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE", "SETGID", "SETUID")
+
+CLIENT_INIT = ("/bin/sh", f"{MOUNT}/client-init.sh")
+CLIENT_SIDECAR = ("/bin/sh", f"{MOUNT}/client-sidecar.sh")
+CLIENT_READY = ("/bin/sh", f"{MOUNT}/client-ready.sh")
+CLIENT_METRICS = ("/bin/sh", f"{MOUNT}/client-ready.sh", "metrics")
+GATEWAY_INIT = ("/bin/sh", f"{MOUNT}/gateway-init.sh")
+GATEWAY_SIDECAR = ("/bin/sh", f"{MOUNT}/gateway-sidecar.sh")
+GATEWAY_READY = ("/bin/sh", f"{MOUNT}/gateway-ready.sh")
+GATEWAY_METRICS = ("/bin/sh", f"{MOUNT}/gateway-ready.sh", "metrics")
+
+#: File name to text.
+CLIENT_SCRIPTS: dict[str, str] = {}
+GATEWAY_SCRIPTS: dict[str, str] = {}
