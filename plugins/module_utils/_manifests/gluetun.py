@@ -44,9 +44,10 @@ def release_of(image: str) -> Release | None:
 
 @dataclass(frozen=True)
 class WireGuardRules:
-    """`endpoint_ports` None: any, empty: none may be set. `preshared` required, advised or optional."""
+    """`endpoint_ports` None: any, empty: none but `port`, the provider's own. `preshared` required, advised or optional."""
 
     endpoint_ports: tuple[int, ...] | None = None
+    port: int = 51820
     preshared: str = "optional"
     default_address: str = ""
     endpoint_required: bool = False  # endpoint address, port and the server's public key
@@ -54,10 +55,15 @@ class WireGuardRules:
 
 @dataclass(frozen=True)
 class OpenVpnRules:
-    """`tcp_ports`, `udp_ports` None: any, empty: no other than the provider's own. `tcp` False: UDP only."""
+    """`tcp_ports`, `udp_ports` None: any, empty: none but the provider's own: `tcp_port` (0: Gluetun has none) and `udp_port`.
+
+    `tcp` False: UDP only.
+    """
 
     credentials: tuple[str, ...] = ("openvpn_user", "openvpn_password")  # keys that must be there
     tcp: bool = True
+    tcp_port: int = 443
+    udp_port: int = 1194
     tcp_ports: tuple[int, ...] | None = ()
     udp_ports: tuple[int, ...] | None = ()
     warning: str = ""
@@ -86,28 +92,40 @@ PROVIDERS: dict[str, Provider] = {
         Provider(
             "airvpn",
             ("regions", "countries", "cities", "hostnames", "names"),
-            WireGuardRules((1637, 47107), preshared="required"),
+            WireGuardRules((1637, 47107), 1637, preshared="required"),
             OpenVpnRules(
                 ("openvpn_cert", "openvpn_key"),
                 tcp_ports=(53, 80, 443, 1194, 2018, 41185),
                 udp_ports=(53, 80, 443, 1194, 2018, 41185),
             ),
         ),
-        Provider("cyberghost", ("countries", "hostnames"), None, OpenVpnRules(_CERTIFIED, tcp_ports=None, udp_ports=None)),
-        Provider("expressvpn", ("countries", "cities", "hostnames")),
-        Provider("fastestvpn", ("countries", "cities", "hostnames"), WireGuardRules(())),
-        Provider("giganews", ("regions", "hostnames"), None, OpenVpnRules(tcp=False)),
+        Provider(
+            "cyberghost",
+            ("countries", "hostnames"),
+            None,
+            OpenVpnRules(_CERTIFIED, udp_port=443, tcp_ports=None, udp_ports=None),
+        ),
+        Provider("expressvpn", ("countries", "cities", "hostnames"), None, OpenVpnRules(tcp_port=0, udp_port=1195)),
+        Provider(
+            "fastestvpn",
+            ("countries", "cities", "hostnames"),
+            WireGuardRules(()),
+            OpenVpnRules(tcp_port=4443, udp_port=4443),
+        ),
+        Provider("giganews", ("regions", "hostnames"), None, OpenVpnRules(tcp=False, udp_port=443)),
         Provider(
             "hidemyass",
             ("countries", "regions", "cities", "hostnames"),
             None,
-            OpenVpnRules(tcp_ports=None, udp_ports=None, warning="hidemyass has dropped OpenVPN on Linux"),
+            OpenVpnRules(
+                tcp_port=8080, udp_port=553, tcp_ports=None, udp_ports=None, warning="hidemyass has dropped OpenVPN on Linux"
+            ),
         ),
-        Provider("ipvanish", ("countries", "cities", "hostnames"), None, OpenVpnRules(tcp=False)),
+        Provider("ipvanish", ("countries", "cities", "hostnames"), None, OpenVpnRules(tcp=False, udp_port=443)),
         Provider(
             "ivpn",
             ("countries", "cities", "hostnames", "isps"),
-            WireGuardRules((53, 2049, 2050, 30587, 41893, 48574, 58237)),
+            WireGuardRules((53, 2049, 2050, 30587, 41893, 48574, 58237), 58237),
             OpenVpnRules(tcp_ports=(80, 443, 1143), udp_ports=(53, 1194, 2049, 2050)),
         ),
         Provider(
@@ -132,7 +150,7 @@ PROVIDERS: dict[str, Provider] = {
             "perfect privacy",
             ("cities",),
             None,
-            OpenVpnRules(tcp=False, udp_ports=(44, 443, 4433)),
+            OpenVpnRules(tcp=False, udp_port=443, udp_ports=(44, 443, 4433)),
             port_forwarding=True,
             dropped_in=Release.NEXT,
         ),
@@ -140,13 +158,18 @@ PROVIDERS: dict[str, Provider] = {
             "privado",
             ("countries", "regions", "cities", "hostnames"),
             None,
-            OpenVpnRules(tcp_ports=(443, 1194, 8080, 8443), udp_ports=(443, 1194, 8080, 8443)),
+            OpenVpnRules(tcp_port=0, tcp_ports=(443, 1194, 8080, 8443), udp_ports=(443, 1194, 8080, 8443)),
         ),
         Provider(
             "private internet access",
             ("regions", "hostnames", "names", "port_forward_only"),
             None,
-            OpenVpnRules(tcp_ports=(80, 110, 443, 501, 502, 8443), udp_ports=(53, 1194, 1197, 1198, 8080, 9201)),
+            OpenVpnRules(
+                tcp_port=501,
+                udp_port=1197,
+                tcp_ports=(80, 110, 443, 501, 502, 8443),
+                udp_ports=(53, 1194, 1197, 1198, 8080, 9201),
+            ),
             port_forwarding=True,
         ),
         Provider("privatevpn", ("countries", "cities", "hostnames"), None, _ANY, port_forwarding=True),
@@ -167,32 +190,42 @@ PROVIDERS: dict[str, Provider] = {
             OpenVpnRules(tcp_ports=(443, 5995, 8443), udp_ports=(80, 443, 1194, 4569, 5060, 51820)),
             port_forwarding=True,
         ),
-        Provider("purevpn", ("countries", "regions", "cities", "hostnames")),
+        Provider("purevpn", ("countries", "regions", "cities", "hostnames"), None, OpenVpnRules(tcp_port=80, udp_port=53)),
         Provider(
             "slickvpn",
             ("countries", "regions", "cities", "hostnames"),
             None,
-            OpenVpnRules(tcp_ports=(443, 8080, 8888), udp_ports=(443, 8080, 8888), warning="slickvpn uses weak TLS"),
+            OpenVpnRules(udp_port=443, tcp_ports=(443, 8080, 8888), udp_ports=(443, 8080, 8888), warning="slickvpn uses weak TLS"),
         ),
-        Provider("surfshark", ("countries", "regions", "cities", "hostnames", "multihop_only"), WireGuardRules(())),
-        Provider("torguard", ("countries", "cities", "hostnames"), None, _ANY),
+        Provider(
+            "surfshark",
+            ("countries", "regions", "cities", "hostnames", "multihop_only"),
+            WireGuardRules(()),
+            OpenVpnRules(tcp_port=1443),
+        ),
+        Provider(
+            "torguard",
+            ("countries", "cities", "hostnames"),
+            None,
+            OpenVpnRules(tcp_port=1912, udp_port=1912, tcp_ports=None, udp_ports=None),
+        ),
         Provider(
             "vpnsecure",
             ("regions", "cities", "hostnames", "premium_only"),
             None,
-            OpenVpnRules(("openvpn_cert", "openvpn_encrypted_key", "openvpn_key_passphrase")),
+            OpenVpnRules(("openvpn_cert", "openvpn_encrypted_key", "openvpn_key_passphrase"), tcp_port=110, udp_port=1282),
         ),
         Provider(
             "vpn unlimited",
             ("countries", "cities", "hostnames", "free_only", "stream_only"),
             None,
-            OpenVpnRules(_CERTIFIED),
+            OpenVpnRules(_CERTIFIED, tcp_port=1197, udp_port=1197),
         ),
-        Provider("vyprvpn", ("regions", "hostnames"), None, OpenVpnRules(tcp=False)),
+        Provider("vyprvpn", ("regions", "hostnames"), None, OpenVpnRules(tcp=False, udp_port=443)),
         Provider(
             "windscribe",
             ("regions", "cities", "hostnames"),
-            WireGuardRules((53, 80, 123, 443, 1194, 65142), preshared="advised"),
+            WireGuardRules((53, 80, 123, 443, 1194, 65142), 1194, preshared="advised"),
             OpenVpnRules(
                 tcp_ports=(21, 22, 80, 123, 143, 443, 587, 1194, 3306, 8080, 54783),
                 udp_ports=(53, 80, 123, 443, 1194, 54783),

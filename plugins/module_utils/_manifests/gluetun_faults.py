@@ -208,7 +208,9 @@ def _ports(case: Case) -> Iterator[Fault]:
     if case.wireguard and case.provider.wireguard is not None:
         allowed = case.provider.wireguard.endpoint_ports
         where = "wireguard.endpoint.port"
-        if port and allowed is not None and port not in allowed:
+        # A declared port that is the provider's own is a statement, and left out of what Gluetun is told; in a file it is an order.
+        own = port == case.provider.wireguard.port and not case.conf.get("endpoint")
+        if port and allowed is not None and port not in allowed and not own:
             hint = f"one of {_listed(allowed)}" if allowed else "remove it; in a wg0.conf remove the Endpoint line"
             message = f"{port} is not a WireGuard port of {name}" if allowed else f"{name} allows no endpoint port"
             yield (
@@ -219,9 +221,12 @@ def _ports(case: Case) -> Iterator[Fault]:
         if case.endpoint.protocol == "tcp" and not rules.tcp:
             yield case.fault("openvpn.protocol", f"{name} has OpenVPN over UDP only", "set udp")
             return
-        allowed = rules.tcp_ports if case.endpoint.protocol == "tcp" else rules.udp_ports
-        if port and allowed is not None and port not in allowed:
-            hint = f"one of {_listed(allowed)}" if allowed else "remove the endpoint, or write one without a port of your own"
+        tcp = case.endpoint.protocol == "tcp"
+        allowed, own_port = (rules.tcp_ports, rules.tcp_port) if tcp else (rules.udp_ports, rules.udp_port)
+        if not port and not own_port:
+            yield case.fault("openvpn.protocol", f"Gluetun has no TCP port for {name}, and stops", "set udp, or openvpn.endpoint")
+        if port and allowed is not None and port not in (*allowed, own_port):
+            hint = f"one of {_listed(allowed)}" if allowed else f"{name} is reached at {own_port} alone"
             yield case.fault("openvpn.endpoint.port", f"{port} is not a port of {name} over {case.endpoint.protocol}", hint)
 
 

@@ -136,8 +136,11 @@ def test_openvpn_ports_of_every_provider(provider: str, protocol: str) -> None:
     if protocol == "tcp" and not rules.tcp:
         assert any("UDP only" in text for text in texts(443))
         return
-    for port in allowed or ():
+    own = rules.tcp_port if protocol == "tcp" else rules.udp_port
+    for port in (*(allowed or ()), *((own,) if own else ())):
         assert texts(port) == []
+    keys = {"_protocol": protocol}
+    assert (said(gateway(provider, "openvpn", **keys), OPENVPN_NEEDS.get(provider, USER)) == []) is (own != 0)
     assert (texts(7777) == []) is (allowed is None)
 
 
@@ -216,7 +219,7 @@ BAD: dict[str, Row] = {
     # 5 ports
     **{
         f"5 {name} takes none": row(
-            gateway(name, endpoint_ip="203.0.113.7", endpoint_port=51820, addresses=("10.9.0.2/32",)),
+            gateway(name, endpoint_ip="203.0.113.7", endpoint_port=51821, addresses=("10.9.0.2/32",)),
             f"gateways[0].wireguard.endpoint.port: {name} allows no endpoint port",
         )
         for name in ("fastestvpn", "nordvpn", "protonvpn", "surfshark")
@@ -456,6 +459,7 @@ def test_bad_input_is_refused_with_its_path(name: str) -> None:
 
 
 GOOD: dict[str, Row] = {
+    "a pinned server at the provider's own port": row(gateway(endpoint_ip="203.0.113.7", endpoint_port=51820), ""),
     "wg0.conf of a custom server": row(gateway("custom"), "", {"wg0.conf": CONF}, facts=FACTS),
     "ivpn by account number": row(gateway("ivpn", "openvpn"), "", {"openvpn_user": "i-aaaa-bbbb-cccc"}),
     "pia by its short name": row(gateway("PIA", "openvpn", settings={"VPN_PORT_FORWARDING": "yes"}), "", USER),
