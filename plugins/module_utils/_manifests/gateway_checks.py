@@ -1,0 +1,104 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What would go wrong with a gateway in this cluster: overlay port and capacity, Pod Security, images, resources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .._errors import Fault
+from .._facts.model import Facts
+from .._topology.model import Gateway, Topology
+from . import names, overlay_image
+from .gateway_pod import PodOptions
+from .model import LABEL_INSTANCE, LABEL_PART, Live
+
+#: Gluetun was killed by the kernel at 128 Mi.
+LEAST_MEMORY = 256 * 2**20
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([kKMGT]i?|)")
+_FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def check(topology: Topology, facts: Facts, live: Live, options: PodOptions, *, manage_pod_security: bool) -> list[Fault]:
+    faults = [*_options(options)]
+    for position, gateway in enumerate(topology.gateways):
+        path = f"gateways[{position}]"
+        faults += _port(path, gateway, facts)
+        faults += _capacity(path, topology, gateway, facts)
+        if not manage_pod_security:
+            faults += _pod_security(path, gateway, facts, live)
+    return faults
+
+
+def _options(options: PodOptions) -> Iterator[Fault]:
+    overlay = options.images.overlay
+    tag = overlay.partition("@")[0].rpartition("/")[2].partition(":")[2]
+    if "@" not in overlay and not re.search(r"\d+\.\d+\.\d+", tag):
+        yield Fault("images.overlay", f'"{overlay}" has no exact version', "pin one such as v1.13.0, best with its digest")
+    for name in options.resources:
+        if name not in ("gluetun", "overlay"):
+            yield Fault(f"resources.{name}", "no such container", "known are gluetun and overlay")
+    limit = ((options.resources.get("gluetun") or {}).get("limits") or {}).get("memory")
+    if limit is not None and (size := memory(str(limit))) is not None and size < LEAST_MEMORY:
+        yield Fault("resources.gluetun.limits.memory", f"{limit} is too little, Gluetun is killed at 128Mi", "set 256Mi or more")
+
+
+def memory(quantity: str) -> float | None:
+    """Bytes of a Kubernetes quantity, None when it is none."""
+    match = _QUANTITY.fullmatch(quantity.strip())
+    return float(match[1]) * _FACTORS.get(match[2], 1) if match else None
+
+
+def _port(path: str, gateway: Gateway, facts: Facts) -> Iterator[Fault]:
+    """A declared port that the CNI drops or uses; where the CNI is unknown, one that any CNI is known to use."""
+    port = gateway.overlay.port
+    if port is None:
+        return
+    cni = facts.cni
+    hint = f"leave it out: {names.overlay_port(_automatic(gateway), facts)} would be taken"
+    if port in cni.drops_workload_vxlan_ports:
+        yield Fault(f"{path}.overlay.port", f"{cni.name} drops UDP {port} from pods", hint)
+    elif port in cni.overlay_udp_ports:
+        yield Fault(f"{path}.overlay.port", f"{cni.name} uses UDP {port} itself", hint)
+    elif cni.name == "unknown" and port in names.TAKEN_UDP_PORTS:
+        yield Fault(f"{path}.overlay.port", f"UDP {port} is used or dropped by common CNIs, and this cluster's is not known", hint)
+
+
+def _automatic(gateway: Gateway) -> Gateway:
+    return replace(gateway, overlay=replace(gateway.overlay, port=None))
+
+
+def _capacity(path: str, topology: Topology, gateway: Gateway, facts: Facts) -> Iterator[Fault]:
+    """Whether the overlay has an address for every pod."""
+    where = f"{path}.overlay.network"
+    if gateway.overlay.scripts == "image":
+        if "ipv4" not in facts.ip_families:
+            yield Fault(f"{path}.overlay.scripts", "the image's scripts know no IPv6, and the cluster has no IPv4", "use netguard")
+        statics = len(overlay_image.static_addresses(topology, gateway))
+        if statics > overlay_image.FIRST_DYNAMIC - overlay_image.FIRST_STATIC:
+            message = f"the image's scripts have 18 static addresses, and {statics} clients have vpn.forward"
+            yield Fault(f"{path}.overlay.scripts", message, "use netguard, or another gateway")
+        return
+    clients = len(topology.clients_of(gateway.name))
+    room = gateway.overlay.network.num_addresses - 3
+    if clients > room:
+        yield Fault(where, f"{gateway.overlay.network} has room for {room} pods and {clients} apps are clients", "set a larger one")
+
+
+def _pod_security(path: str, gateway: Gateway, facts: Facts, live: Live) -> Iterator[Fault]:
+    """The pod is privileged (ip_forward) and has NET_ADMIN: neither baseline nor restricted admits it."""
+    found = live.get("Namespace", "", gateway.namespace)
+    if found is None:
+        return
+    labels = found["metadata"].get("labels") or {}
+    if labels.get(LABEL_INSTANCE) and labels.get(LABEL_PART) == "gateway":
+        return  # ours, with the label
+    level = labels.get("pod-security.kubernetes.io/enforce", "baseline" if facts.distribution == "talos" else "")
+    if level in ("baseline", "restricted"):
+        hint = f"kubectl label namespace {gateway.namespace} --overwrite pod-security.kubernetes.io/enforce=privileged"
+        message = f"namespace {gateway.namespace} enforces Pod Security {level}, which refuses a gateway"
+        yield Fault(f"{path}.namespace", message, f"{hint}, or set manage_pod_security: true")
