@@ -20,7 +20,7 @@ from .gateway_checks import check as check_gateways
 from .gateway_credentials import Given
 from .gateway_pod import PodOptions, deployment
 from .gateway_policy import client_labels, client_namespaces, policy
-from .gateway_side import Side, side
+from .gateway_side import Side, forward_service, forwarding, side
 from .gluetun import Release, release_of
 from .gluetun_case import Case, Credentials
 from .gluetun_env import environment
@@ -93,13 +93,13 @@ def build(
     pods: list[Manifest] = []
     for case in gateway_cases(topology, facts, credentials, options):
         gateway = case.gateway
-        server = side(topology, facts, case)
+        server = side(topology, facts, live, case)
         mounted = gateway_credentials.mounted(gateway, credentials, live)
         known = mounted or _possible(case)
         variables = environment(case, facts, names.overlay_port(gateway, facts), known)
         configuration += config_maps(topology, gateway, server, variables)
         configuration += services(topology, facts, gateway)
-        configuration += client_services(topology, facts, live, gateway, complete=complete)
+        configuration += client_services(topology, facts, live, case, complete=complete)
         configuration.append(policy(topology, facts, case, asks_cluster_dns=server.asks_cluster_dns))
         revision = gateway_credentials.revision(gateway, live, frozenset(pending))
         pods.append(deployment(topology, facts, case, server, variables, mounted, revision, options))
@@ -185,24 +185,33 @@ def services(topology: Topology, facts: Facts, gateway: Gateway) -> list[Manifes
     ]
 
 
-def client_services(topology: Topology, facts: Facts, live: Live, gateway: Gateway, *, complete: bool) -> list[Manifest]:
-    """One per namespace with clients: by its name the gateway learns their pods. A namespace that does not exist yet waits."""
+def client_services(topology: Topology, facts: Facts, live: Live, case: Case, *, complete: bool) -> list[Manifest]:
+    """By their names the gateway learns its clients' pods: one per namespace, one more per app with forwards.
+
+    A namespace that does not exist yet waits.
+    """
+    gateway = case.gateway
     port = names.overlay_port(gateway, facts)
+    labels = client_labels(topology, gateway.name)
+    wanted = [(names.client_service(gateway), namespace, labels) for namespace in client_namespaces(topology, gateway.name)]
+    if gateway.overlay.scripts != "image":
+        wanted += [(forward_service(app), app.namespace, {**labels, **own}) for app, own in forwarding(topology, live, case)]
+    waiting = waiting_namespaces(topology, live, complete=complete)
     return [
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": _meta(topology, gateway, names.client_service(gateway), namespace),
+            "metadata": _meta(topology, gateway, name, namespace),
             "spec": {
                 "clusterIP": "None",
-                "selector": client_labels(topology, gateway.name),
+                "selector": selector,
                 # a client that waits for the tunnel is not ready, and the tunnel waits for its name
                 "publishNotReadyAddresses": True,
                 "ports": [{"name": "overlay", "protocol": "UDP", "port": port, "targetPort": port}],
             },
         }
-        for namespace in client_namespaces(topology, gateway.name)
-        if namespace not in waiting_namespaces(topology, live, complete=complete)
+        for name, namespace, selector in wanted
+        if namespace not in waiting
     ]
 
 

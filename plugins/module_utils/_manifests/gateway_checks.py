@@ -83,8 +83,11 @@ def _capacity(path: str, topology: Topology, gateway: Gateway, facts: Facts) -> 
             message = f"the image's scripts have 18 static addresses, and {statics} clients have vpn.forward"
             yield Fault(f"{path}.overlay.scripts", message, "use netguard, or another gateway")
         return
+    if not facts.dns.service_ips:
+        hint = "netguard_overrides: {dns: {service_ip: ...}}"
+        yield Fault(path, "the cluster's DNS is not known, and by it a gateway finds its clients", hint)
     clients = len(topology.clients_of(gateway.name))
-    room = gateway.overlay.network.num_addresses - 3
+    room = gateway.overlay.network.num_addresses - 4
     if clients > room:
         yield Fault(where, f"{gateway.overlay.network} has room for {room} pods and {clients} apps are clients", "set a larger one")
 

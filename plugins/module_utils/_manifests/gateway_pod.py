@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .._facts.model import Facts
+from .._overlay.scripts import CLIENTS_MOUNT, GLUETUN_STATE
 from .._topology.model import Topology
 from . import names
-from .gateway_side import MOUNT, Side
+from .gateway_side import Side
 from .gluetun import image_version
 from .gluetun_case import Case
 from .gluetun_env import CREDENTIALS, resolver
@@ -24,8 +25,6 @@ from .model import LABEL_GATEWAY, LABEL_MANAGED_BY, MANAGER, PREFIX, Manifest, o
 GLUETUN, INIT, SIDECAR = "gluetun", "overlay-init", "overlay"
 #: On the pod template: what rolls the pod. Neither holds a secret or anything made from one.
 CONFIG, SECRET = PREFIX + "config", PREFIX + "credentials"
-#: Gluetun's state: its public address and a forwarded port, which the sidecar reads.
-STATE = "/tmp/gluetun"
 TUN = "/dev/net/tun"
 #: From this version on Gluetun looks for the device only when it uses it.
 TUN_ON_DEMAND = (3, 41, 2)
@@ -149,9 +148,10 @@ def _container(name: str, image: str, **rest: object) -> Manifest:
 
 
 def _mounts(side: Side) -> list[Manifest]:
+    """The list of clients as a whole volume, so that it is followed (a subPath never changes)."""
     found = [{"name": "scripts", "mountPath": side.mount, "readOnly": True}]
     if side.followed:
-        found.append({"name": "clients", "mountPath": f"{MOUNT}/clients", "readOnly": True})
+        found.append({"name": "clients", "mountPath": CLIENTS_MOUNT, "readOnly": True})
     return found
 
 
@@ -177,7 +177,7 @@ def _gluetun(case: Case, side: Side, config: str, mounted: Mapping[str, str], op
     probe: Manifest = {"exec": {"command": list(HEALTH)}, "periodSeconds": 10, "timeoutSeconds": 5, "successThreshold": 1}
     mounts: list[Manifest] = [
         {"name": "credentials", "mountPath": CREDENTIALS, "readOnly": True},
-        {"name": "state", "mountPath": STATE},
+        {"name": "state", "mountPath": GLUETUN_STATE},
     ]
     if side.post_rules:
         mounts.append({"name": "rules", "mountPath": "/iptables", "readOnly": True})
@@ -208,7 +208,7 @@ def _sidecar(side: Side, options: PodOptions) -> Manifest:
         command=list(side.sidecar),
         securityContext=_context(add=side.capabilities, drop=side.drop_all),
         resources=_resources(options, "overlay"),
-        volumeMounts=[*_mounts(side), {"name": "state", "mountPath": STATE, "readOnly": True}],
+        volumeMounts=[*_mounts(side), {"name": "state", "mountPath": GLUETUN_STATE, "readOnly": True}],
         **_environment(side),
     )
     if side.ready:

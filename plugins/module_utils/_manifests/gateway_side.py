@@ -6,18 +6,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .._errors import FaultsError
 from .._facts.model import Facts
-from .._topology.model import Topology
-from . import overlay_image
-from .gateway_policy import vpn_port
+from .._overlay import scripts
+from .._overlay.settings import ClientService, Forward, GatewaySettings, render_clients
+from .._topology.model import Address, App, Network, Topology
+from . import names, overlay_image
+from .gateway_policy import client_namespaces, vpn_port
 from .gluetun_case import Case
-from .model import Manifest
-
-#: Where the files are mounted in the containers that run our scripts.
-MOUNT = "/netguard"
+from .gluetun_env import TUNNEL, resolver, tunnel_mtu
+from .model import Live, Manifest
+from .workloads import pod_selector
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,115 @@ class Side:
     files: Mapping[str, str]
     init: tuple[str, ...]
     sidecar: tuple[str, ...]
-    mount: str = MOUNT
+    mount: str = scripts.MOUNT
     followed: Mapping[str, str] = field(default_factory=dict)
     post_rules: str = ""
-    capabilities: tuple[str, ...] = ("NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE")
+    capabilities: tuple[str, ...] = scripts.GATEWAY_CAPABILITIES
     drop_all: bool = True
-    asks_cluster_dns: bool = False
+    asks_cluster_dns: bool = True
     ready: tuple[str, ...] = ()
     env: tuple[Manifest, ...] = ()
 
 
-def side(topology: Topology, facts: Facts, case: Case) -> Side:
-    return _image(topology, facts, case)
+def side(topology: Topology, facts: Facts, live: Live, case: Case) -> Side:
+    return _image(topology, facts, case) if case.gateway.overlay.scripts == "image" else _netguard(topology, facts, live, case)
+
+
+def _netguard(topology: Topology, facts: Facts, live: Live, case: Case) -> Side:
+    """Our own scripts. They keep every rule that is theirs, whatever Gluetun does to its tables: no post-rules."""
+    gateway = case.gateway
+    settings = GatewaySettings(
+        vni=gateway.overlay.vni,
+        port=names.overlay_port(gateway, facts),
+        network=gateway.overlay.network,
+        pods=facts.pods,
+        dns_servers=dns_servers(facts),
+        upstream=ipaddress.ip_address(resolver(case)),
+        dns=gateway.dns,
+        cluster_domain=facts.dns.cluster_domain,
+        reverse_zones=reverse_zones((*facts.pods, *facts.services)) if gateway.dns == "split" else (),
+        tunnel=TUNNEL,
+        tunnel_mtu=tunnel_mtu(case),
+        health=health(case),
+    )
+    pod_ips = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIPs"}}
+    return Side(
+        files={**scripts.GATEWAY_SCRIPTS, scripts.SETTINGS_FILE: settings.render()},
+        init=scripts.GATEWAY_INIT,
+        sidecar=scripts.GATEWAY_SIDECAR,
+        # by their names the clients are found, in every DNS mode
+        asks_cluster_dns=bool(case.clients) or gateway.dns == "split",
+        followed={scripts.CLIENTS_FILE: render_clients(client_services(topology, facts, live, case))},
+        ready=scripts.GATEWAY_READY,
+        env=({"name": scripts.POD_IPS, "valueFrom": pod_ips},),
+    )
+
+
+def dns_servers(facts: Facts) -> tuple[Address, ...]:
+    return tuple(ipaddress.ip_address(item) for item in facts.dns.service_ips)
+
+
+def health(case: Case) -> str:
+    """Where Gluetun's health server answers inside the pod."""
+    return f"127.0.0.1:{case.setting('HEALTH_SERVER_ADDRESS', '127.0.0.1:9999').rpartition(':')[2]}"
+
+
+def reverse_zones(networks: tuple[Network, ...]) -> tuple[str, ...]:
+    """The zones under in-addr.arpa and ip6.arpa that cover these networks and nothing more: one per whole label."""
+    zones: list[str] = []
+    for network in networks:
+        step = 8 if network.version == 4 else 4
+        length = max(step, -(-network.prefixlen // step) * step)
+        parts = network.subnets(new_prefix=length) if length > network.prefixlen else (network,)
+        for part in parts:
+            labels = part.network_address.reverse_pointer.split(".")
+            zones.append(".".join(labels[len(labels) - 2 - length // step :]))
+    return tuple(dict.fromkeys(zones))
+
+
+def fqdn(facts: Facts, service: str, namespace: str) -> str:
+    return f"{service}.{namespace}.svc.{facts.dns.cluster_domain}"
+
+
+def client_services(topology: Topology, facts: Facts, live: Live, case: Case) -> tuple[ClientService, ...]:
+    """The headless Services by which the gateway learns its clients: one per namespace, one more per app with forwards."""
+    gateway = case.gateway
+    found = [
+        ClientService(fqdn(facts, names.client_service(gateway), namespace))
+        for namespace in client_namespaces(topology, gateway.name)
+    ]
+    for app, _labels in forwarding(topology, live, case):
+        found.append(ClientService(fqdn(facts, forward_service(app), app.namespace), forwards_of(app, case)))
+    return tuple(found)
+
+
+def forward_service(app: App) -> str:
+    """The headless Service of one app with `vpn.forward`: the pod behind it gets the forwarded ports."""
+    return names.short(f"netguard-forward-{app.name}")
+
+
+def forwarding(topology: Topology, live: Live, case: Case) -> list[tuple[App, Mapping[str, str]]]:
+    """Apps with forwards and the labels of their pods; one whose workload does not exist yet is left out until it does."""
+    found: list[tuple[App, Mapping[str, str]]] = []
+    for app in case.clients:
+        if app.vpn and app.vpn.forward:
+            try:
+                labels = pod_selector(app, live).labels
+            except FaultsError:
+                continue
+            if labels:
+                found.append((app, labels))
+    return found
+
+
+def forwards_of(app: App, case: Case) -> tuple[Forward, ...]:
+    """Each port by its own number; where the provider hands one out, that one leads to the app's port."""
+    dynamic = case.switched_on("VPN_PORT_FORWARDING")
+    return tuple(
+        Forward(0 if dynamic else number, number, port.protocol)
+        for port in overlay_image.forwarded(app)
+        for number in range(port.number, (port.end or port.number) + 1)
+    )
 
 
 def _image(topology: Topology, facts: Facts, case: Case) -> Side:

@@ -58,6 +58,8 @@ def environment(case: Case, facts: Facts, overlay_port: int, secrets: Iterable[s
     # the next release sums up probes of its own where no MTU is set
     values |= {name: canonical(VARIABLES[name], value) for name, value in case.gateway.settings.items() if name not in _MERGED}
     ranges = [str(network) for network in (*facts.pods, *facts.services)]
+    if facts.dns.node_local_ip:
+        ranges.append(f"{facts.dns.node_local_ip}/{128 if ':' in facts.dns.node_local_ip else 32}")
     values["FIREWALL_OUTBOUND_SUBNETS"] = _joined(ranges, case.setting("FIREWALL_OUTBOUND_SUBNETS"))
     values["FIREWALL_INPUT_PORTS"] = _joined([str(overlay_port)], case.setting("FIREWALL_INPUT_PORTS"))
     if case.release is Release.V341:

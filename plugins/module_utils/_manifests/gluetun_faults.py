@@ -339,14 +339,25 @@ def _port_forwarding(case: Case) -> Iterator[Fault]:
     listening = case.setting("VPN_PORT_FORWARDING_LISTENING_PORTS")
     if listening and len(listening.split(",")) != count:
         yield case.fault("settings.VPN_PORT_FORWARDING_LISTENING_PORTS", f"names {len(listening.split(','))} ports for {count}")
-    if case.clients and any(app.vpn and app.vpn.forward for app in case.clients) and case.release is Release.V341:
-        redirect = case.setting("VPN_PORT_FORWARDING_LISTENING_PORT", "0") != "0"
-        if redirect or case.gateway.overlay.scripts == "image":
-            yield case.fault(
-                where,
-                "Gluetun v3.41 cannot manage its own forwarded port beside the rules of vpn.forward in the same chain",
-                "give up one of the two, or leave VPN_PORT_FORWARDING_LISTENING_PORT unset with overlay.scripts: netguard",
-            )
+    yield from _two_owners(case, serving.name)
+
+
+def _two_owners(case: Case, serving: str) -> Iterator[Fault]:
+    """`vpn.forward` beside Gluetun's own redirection: it cannot parse a foreign rule in nat PREROUTING when it removes its own."""
+    ports = {port.number for app in case.clients if app.vpn for name in app.vpn.forward for port in app.ports.get(name, ())}
+    if not ports:
+        return
+    where = "settings.VPN_PORT_FORWARDING"
+    redirects = case.setting("VPN_PORT_FORWARDING_LISTENING_PORT", "0") != "0" or case.setting(
+        "VPN_PORT_FORWARDING_LISTENING_PORTS"
+    )
+    if redirects or case.gateway.overlay.scripts == "image" or (case.release is Release.NEXT and serving == "protonvpn"):
+        message = f"Gluetun {case.release.value} cannot manage its own redirection beside the rules of vpn.forward"
+        hint = "give up one of the two, or unset the listening port; with overlay.scripts: image they exclude each other"
+        yield case.fault(where, message, hint)
+    elif len(ports) > 1:
+        message = f"the provider hands out one port and vpn.forward names {len(ports)}: {_listed(tuple(ports))}"
+        yield case.fault(where, message, "forward one port number")
 
 
 def _digits(case: Case, name: str) -> bool:

@@ -17,8 +17,10 @@ from ansible_collections.homelab.netguard.plugins.module_utils._facts.model impo
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests import gateway as builder
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests import gluetun
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.gateway_pod import PodOptions
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests.gateway_side import reverse_zones
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.images import Images
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import Desired, Live
+from ansible_collections.homelab.netguard.plugins.module_utils._overlay import scripts
 from ansible_collections.homelab.netguard.plugins.module_utils._topology.parse import parse
 
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -482,7 +484,7 @@ def test_every_object_is_ours() -> None:
     [
         ({"overlay": {"port": 4789}}, {}, "gateways[0].overlay.port: calico drops UDP 4789 from pods (leave it out: 48879"),
         ({"overlay": {"network": "10.42.0.0/16"}}, {}, "gateways[0].overlay.network: 10.42.0.0/16 overlaps the pod range"),
-        ({"overlay": {"network": "172.29.0.0/24"}}, {"many": 300}, "has room for 253 pods and 300 apps are clients"),
+        ({"overlay": {"network": "172.29.0.0/24"}}, {"many": 300}, "has room for 252 pods and 300 apps are clients"),
         ({}, {"level": "restricted"}, "gateways[0].namespace: namespace vpn enforces Pod Security restricted"),
         ({}, {"level": "baseline"}, "kubectl label namespace vpn --overwrite pod-security.kubernetes.io/enforce=privileged"),
         ({}, {"pod": PodOptions(Images(overlay="pod-gateway:latest"))}, "images.overlay:"),
@@ -506,6 +508,94 @@ def test_pod_security_can_be_managed() -> None:
     assert patch.target.name == "vpn"
     assert patch.body == {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
     assert not [item for item in desired.objects if item["kind"] == "Namespace"]
+
+
+# Our own scripts
+
+
+def clients_file(desired: Desired) -> list[str]:
+    return found(desired, "ConfigMap", "netguard-gateway-g-clients")["data"]["clients"].splitlines()
+
+
+def test_the_settings_of_our_scripts() -> None:
+    files = found(built(), "ConfigMap", "netguard-gateway-g-scripts")["data"]
+    values = dict(line.split("=", 1) for line in files["settings.sh"].splitlines())
+    values = {name: value.strip("'") for name, value in values.items()}
+    assert values["PORT"] == "48879"
+    assert values["TUNNEL"] == environment(built())["VPN_INTERFACE"]
+    assert values["TUNNEL_MTU"] == environment(built())["WIREGUARD_MTU"]
+    assert values["UPSTREAM"] == environment(built())["DNS_ADDRESS"]
+    assert values["POD_RANGES"] == "10.42.0.0/16"
+    assert values["DNS"] == "vpn"
+    assert values["REVERSE_ZONES"] == ""
+    assert set(files) == {*scripts.GATEWAY_SCRIPTS, "settings.sh"}
+
+
+def test_split_names_only_our_own_zones() -> None:
+    files = found(built({**GATEWAY, "dns": "split"}), "ConfigMap", "netguard-gateway-g-scripts")["data"]
+    assert "REVERSE_ZONES='42.10.in-addr.arpa 43.10.in-addr.arpa'" in files["settings.sh"]
+
+
+@pytest.mark.parametrize(
+    ("network", "zones"),
+    [
+        ("10.42.0.0/16", ("42.10.in-addr.arpa",)),
+        ("10.96.0.0/15", ("96.10.in-addr.arpa", "97.10.in-addr.arpa")),
+        ("10.0.0.0/8", ("10.in-addr.arpa",)),
+        ("192.168.1.10/32", ("10.1.168.192.in-addr.arpa",)),
+        ("2001:db8:42::/47", ("2.4.0.0.8.b.d.0.1.0.0.2.ip6.arpa", "3.4.0.0.8.b.d.0.1.0.0.2.ip6.arpa")),
+        ("fd00::/8", ("d.f.ip6.arpa",)),
+    ],
+)
+def test_reverse_zones(network: str, zones: tuple[str, ...]) -> None:
+    got = reverse_zones((ipaddress.ip_network(network),))
+    assert got[: len(zones)] == zones
+    first, last = (ipaddress.ip_network(network)[position].reverse_pointer for position in (0, -1))
+    assert all(any(name == zone or name.endswith("." + zone) for zone in got) for name in (first, last))
+
+
+def test_the_gateway_learns_its_clients_by_service() -> None:
+    assert clients_file(built()) == [
+        "netguard-clients-g.index.svc.cluster.local",
+        "netguard-clients-g.media.svc.cluster.local",
+    ]
+    mounts = {item["name"]: item for item in container(built(), "overlay")["volumeMounts"]}
+    assert mounts["clients"]["mountPath"] == "/netguard-clients"
+    assert "subPath" not in mounts["clients"]
+
+
+def forwarding(settings: dict[str, str] | None = None, **keys: Any) -> Desired:
+    app = {**FORWARD[0], **keys}
+    return built({**GATEWAY, "settings": settings or {}}, apps=[app])
+
+
+def test_forwards_lead_to_the_pods_of_one_app() -> None:
+    desired = forwarding(pods={"app": "qbittorrent"})
+    assert clients_file(desired)[-1] == "netguard-forward-qbittorrent.media.svc.cluster.local tcp:6881:6881 udp:6881:6881"
+    service = found(desired, "Service", "netguard-forward-qbittorrent", "media")
+    assert service["spec"]["selector"] == {
+        "app": "qbittorrent",
+        "homelab.netguard/client": "g",
+        "homelab.netguard/instance": "home",
+    }
+    dynamic = forwarding({"VPN_PORT_FORWARDING": "on"}, pods={"app": "qbittorrent"})
+    assert clients_file(dynamic)[-1].endswith(" tcp:0:6881 udp:0:6881")
+    assert pod(forwarding(pods={"app": "qbittorrent"})) == pod(built(apps=[])), "a forward rolls no gateway"
+
+
+def test_forwards_of_a_workload_that_does_not_exist_yet_wait() -> None:
+    assert clients_file(forwarding()) == ["netguard-clients-g.media.svc.cluster.local"]
+
+
+def test_forwards_beside_the_one_port_of_a_provider() -> None:
+    ports = {"in": ["6881/tcp", "6882/tcp"]}
+    with pytest.raises(FaultsError, match=r"hands out one port and vpn\.forward names 2"):
+        forwarding({"VPN_PORT_FORWARDING": "on"}, ports=ports, pods={"app": "q"})
+
+
+def test_the_cluster_dns_must_be_known() -> None:
+    with pytest.raises(FaultsError, match="the cluster's DNS is not known"):
+        built(facts=Facts(**{**FACTS.__dict__, "dns": Dns()}))
 
 
 # The pod-gateway image's own scripts

@@ -322,11 +322,11 @@ BAD: dict[str, Row] = {
     ),
     "8 beside vpn.forward": row(
         gateway(settings={"VPN_PORT_FORWARDING": "on", "VPN_PORT_FORWARDING_LISTENING_PORT": "6881"}),
-        "cannot manage its own forwarded port",
+        "cannot manage its own redirection",
         apps=(FORWARDING,),
     ),
     "8 beside nat.conf": row(
-        gateway(scripts="image", settings={"VPN_PORT_FORWARDING": "on"}), "cannot manage its own forwarded port", apps=(FORWARDING,)
+        gateway(scripts="image", settings={"VPN_PORT_FORWARDING": "on"}), "cannot manage its own redirection", apps=(FORWARDING,)
     ),
     # 9 subnets and ports
     **{
