@@ -1,0 +1,390 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Brings the cluster to what is wanted: plan, waves of writes, pruning. In check mode everything is the server's dry run."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._errors import NetguardError
+from .._facts.reader import Absent, Unreadable
+from .._manifests.model import LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_PART, MANAGER, Desired, Key, Manifest, Patch
+from . import fields, shown
+from .client import Cluster
+from .compare import Comparison, compare, takers
+from .transport import ApiError
+
+#: Every kind that a part may consist of: what is listed to find what is no longer wanted.
+OWNED_KINDS: dict[str, tuple[tuple[str, str], ...]] = {
+    "gateway": (
+        ("v1", "Namespace"),
+        ("v1", "Secret"),
+        ("v1", "ConfigMap"),
+        ("v1", "Service"),
+        ("apps/v1", "Deployment"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+    ),
+    "client": (("v1", "ConfigMap"), ("v1", "Service")),
+    "killswitch": (
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("crd.projectcalico.org/v1", "GlobalNetworkPolicy"),
+        ("projectcalico.org/v3", "GlobalNetworkPolicy"),
+        ("cilium.io/v2", "CiliumNetworkPolicy"),
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+    ),
+    "admission": (
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
+    ),
+    "segments": (
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("crd.projectcalico.org/v1", "NetworkPolicy"),
+        ("projectcalico.org/v3", "NetworkPolicy"),
+        ("cilium.io/v2", "CiliumNetworkPolicy"),
+    ),
+    "mesh": (),
+}
+
+#: Kinds whose presence in a namespace that we created means that somebody else lives there too.
+_RESIDENTS = (
+    ("v1", "Pod"),
+    ("v1", "Service"),
+    ("v1", "ConfigMap"),
+    ("v1", "Secret"),
+    ("v1", "PersistentVolumeClaim"),
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "StatefulSet"),
+    ("apps/v1", "DaemonSet"),
+    ("batch/v1", "CronJob"),
+    ("batch/v1", "Job"),
+)
+_OF_EVERY_NAMESPACE = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ConfigMap", "istio-ca-root-cert")})
+
+
+@dataclass(frozen=True)
+class Action:
+    """What happens to one object: created, changed, repaired, deleted or kept (a namespace that others use)."""
+
+    key: Key
+    action: str
+    before: Manifest = field(default_factory=dict)
+    after: Manifest = field(default_factory=dict)
+    validated: bool = True
+    keys: tuple[str, ...] = ()  # of a Secret
+
+    def data(self) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "api_version": self.key.api_version,
+            "kind": self.key.kind,
+            "namespace": self.key.namespace,
+            "name": self.key.name,
+            "action": self.action,
+        }
+        if not self.validated:
+            entry["validated"] = False
+        if self.key.kind == "Secret":
+            entry["keys"] = list(self.keys)
+        return entry
+
+
+@dataclass
+class Outcome:
+    """What a run did, or in check mode would do."""
+
+    actions: list[Action] = field(default_factory=list)
+    patches: list[Patch] = field(default_factory=list)
+    unchanged: int = 0
+    manifests: list[Manifest] = field(default_factory=list)
+    files: list[tuple[str, str, str]] = field(default_factory=list)  # path, before, after
+    live: dict[Key, Manifest] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.patches or self.files or any(action.action != "kept" for action in self.actions))
+
+    def add(self, other: Outcome) -> Outcome:
+        """Joins the outcome of a further step into this one."""
+        self.actions += other.actions
+        self.patches += other.patches
+        self.unchanged += other.unchanged
+        self.manifests += other.manifests
+        self.files += other.files
+        self.live.update(other.live)
+        return self
+
+    def counts(self) -> dict[str, int]:
+        found = Counter(action.action for action in self.actions)
+        found["patched"] = len(self.patches)
+        found["unchanged"] = self.unchanged
+        return dict(sorted((name, number) for name, number in found.items() if number or name == "unchanged"))
+
+    def diff(self) -> list[dict[str, Any]]:
+        """Ansible's diffs: the parts that differ, secrets masked."""
+        found = []
+        for action in self.actions:
+            before, after = shown.redacted(shown.meaningful(action.before or None), shown.meaningful(action.after or None))
+            left, right = shown.reduced(before, after) if before and after else (before, after)
+            found.append(
+                {
+                    "before": left,
+                    "after": right,
+                    "before_header": str(action.key),
+                    "after_header": f"{action.key} ({action.action})",
+                }
+            )
+        found += [
+            {"before": {}, "after": patch.body, "before_header": str(patch.target), "after_header": f"{patch.target} (patched)"}
+            for patch in self.patches
+        ]
+        found += [
+            {"before": before, "after": after, "before_header": path, "after_header": path} for path, before, after in self.files
+        ]
+        return found
+
+    def result(self) -> dict[str, Any]:
+        """The keys that every writer returns."""
+        return {
+            "changed": self.changed,
+            "counts": self.counts(),
+            "objects": [action.data() for action in self.actions],
+            "patches": [{"target": f"{patch.target}", "patch": patch.body, "reason": patch.reason} for patch in self.patches],
+        }
+
+
+def normalised(manifest: Manifest) -> Manifest:
+    """A Secret's stringData as data: the server keeps only that, and what it keeps is compared."""
+    if manifest.get("kind") != "Secret" or "stringData" not in manifest:
+        return manifest
+    data = {key: base64.b64encode(str(value).encode()).decode() for key, value in manifest["stringData"].items()}
+    return {
+        **{key: value for key, value in manifest.items() if key != "stringData"},
+        "data": {**(manifest.get("data") or {}), **data},
+    }
+
+
+def is_ours(live: Mapping[str, Any], instance: str, part: str) -> bool:
+    """Whether an object was created whole by this part of this instance."""
+    labels = (live.get("metadata") or {}).get("labels") or {}
+    return bool(
+        labels.get(LABEL_INSTANCE) == instance and labels.get(LABEL_PART) == part and labels.get(LABEL_MANAGED_BY) == MANAGER
+    )
+
+
+def owned(cluster: Cluster, instance: str, part: str) -> dict[Key, Manifest]:
+    """Every object of this part of this instance, by one list per kind. Raises Unreadable for a kind that may not be listed."""
+    selector = f"{LABEL_INSTANCE}={instance},{LABEL_PART}={part}"
+
+    def listed(kind: tuple[str, str]) -> list[Manifest]:
+        try:
+            return cluster.list(*kind, label_selector=selector)
+        except Absent:
+            return []
+
+    found = cluster.parallel(listed, OWNED_KINDS[part])
+    return {Key.of(item): item for items in found for item in items}
+
+
+class Convergence:
+    """One run for one part of one instance."""
+
+    def __init__(self, cluster: Cluster, instance: str, part: str) -> None:
+        self.cluster = cluster
+        self.instance = instance
+        self.part = part
+        self.outcome = Outcome()
+
+    def run(self, desired: Desired, *, prune: bool) -> Outcome:
+        """Writes what differs, wave by wave, then the patches, then deletes what is no longer wanted.
+
+        Raises NetguardError naming manager and field where another Apply manager holds one; nothing is written then.
+        """
+        waves = [[normalised(item) for item in wave] for wave in desired.waves]
+        there = owned(self.cluster, self.instance, self.part)
+        wanted = [item for wave in waves for item in wave]
+        missing = [Key.of(item) for item in wanted if Key.of(item) not in there]
+        others = self._refuse_foreign(missing, there)
+        waves = [[item for item in wave if Key.of(item) not in others] for wave in waves]
+        wanted = [item for item in wanted if Key.of(item) not in others]
+        comparisons = {Key.of(item): compare(item, there[Key.of(item)]) for item in wanted if Key.of(item) in there}
+        self._refuse_held(comparisons, there)
+        new_namespaces = {Key.of(item).name for item in wanted if item["kind"] == "Namespace" and Key.of(item) not in there}
+        for wave in waves:
+            todo = [item for item in wave if Key.of(item) not in there or not comparisons[Key.of(item)].unchanged]
+            self.outcome.unchanged += len(wave) - len(todo)
+            done = self.cluster.parallel(lambda item: self._write(item, there, comparisons, new_namespaces), todo)
+            self.outcome.actions += [action for action in done if action is not None]
+            self.outcome.unchanged += sum(action is None for action in done)
+        for patch in desired.patches:
+            self.cluster.patch(patch)
+            self.outcome.patches.append(patch)
+        if prune:
+            self._prune([found for key, found in there.items() if key not in {Key.of(item) for item in wanted}])
+        self.outcome.live.update(there)
+        return self.outcome
+
+    # -- refusals, before anything is written
+
+    def _refuse_foreign(self, missing: Iterable[Key], there: dict[Key, Manifest]) -> set[Key]:
+        """An object of this name that is not ours is neither taken over nor overwritten.
+
+        Namespaces are the exception: one that exists is used as it is. Returns those.
+        """
+        others: set[Key] = set()
+        found = self.cluster.parallel(self._find, missing)
+        problems = []
+        for key, live in found:
+            if live is None:
+                continue
+            if not is_ours(live, self.instance, self.part):
+                if key.kind == "Namespace":
+                    others.add(key)
+                    continue
+                labels = live["metadata"].get("labels") or {}
+                other = labels.get(LABEL_INSTANCE)
+                whose = f"belongs to the instance {other}" if other else "exists and is not ours"
+                problems.append(f"{key} {whose}")
+            else:
+                there[key] = live
+        if problems:
+            raise NetguardError(
+                "; ".join(problems) + ". Nothing was written: rename or delete it, or choose another name in the list.",
+                conflicts=problems,
+            )
+        return others
+
+    def _find(self, key: Key) -> tuple[Key, Manifest | None]:
+        try:
+            return key, self.cluster.get(key.api_version, key.kind, key.name, key.namespace)
+        except Absent:
+            if self.cluster.check_mode:
+                return key, None
+            raise
+
+    def _refuse_held(self, comparisons: Mapping[Key, Comparison], there: Mapping[Key, Manifest]) -> None:
+        problems = []
+        for key, comparison in comparisons.items():
+            held = takers(there[key], comparison.differing)
+            problems += [
+                f"{key}: the field {fields.dotted(path)} is held by {holder.manager}"
+                for path, holder in held
+                if holder.operation == "Apply"
+            ]
+            problems += [
+                f"{key}: {holder.manager} added {pointer.strip('/').replace('/', '.')}"
+                for pointer, holder in comparison.beside
+                if holder.operation == "Apply" and not holder.ours
+            ]
+        if problems:
+            raise NetguardError(
+                "; ".join(problems) + ". Another tool applies these fields; nothing was forced and nothing was written. "
+                "Take them out of that tool's manifest, or leave the object to it.",
+                conflicts=problems,
+            )
+
+    # -- writes
+
+    def _write(
+        self, item: Manifest, there: Mapping[Key, Manifest], comparisons: Mapping[Key, Comparison], new_namespaces: set[str]
+    ) -> Action | None:
+        key = Key.of(item)
+        before = there.get(key)
+        keys = tuple(sorted(item.get("data") or {})) if item["kind"] == "Secret" else ()
+        if before is None:
+            if self.cluster.check_mode and self._unborn(key, new_namespaces):
+                return Action(key, "created", {}, item, validated=False, keys=keys)
+            after = self.cluster.apply(item)
+            self.outcome.live[key] = after
+            return Action(key, "created", {}, after, keys=keys)
+        comparison = comparisons[key]
+        taken = takers(before, comparison.differing)
+        after = before
+        if comparison.differing or comparison.left_over:
+            after = self.cluster.apply(item, force=bool(taken))
+        if comparison.beside:
+            after = self._take_out(key, comparison, after)
+        self.outcome.live[key] = after
+        if shown.meaningful(after) == shown.meaningful(before):
+            return None
+        repaired = bool(taken or comparison.beside)
+        return Action(key, "repaired" if repaired else "changed", before, after, keys=keys)
+
+    def _take_out(self, key: Key, comparison: Comparison, after: Manifest) -> Manifest:
+        """Removes what was added beside our fields; deeper list positions first, so that they stay right."""
+        pointers = sorted((pointer for pointer, _holder in comparison.beside), key=_pointer_order, reverse=True)
+        operations = [{"op": "remove", "path": pointer} for pointer in pointers if _exists(after, pointer)]
+        return self.cluster.json_patch(key, operations) if operations else after
+
+    def _unborn(self, key: Key, new_namespaces: set[str]) -> bool:
+        """Whether this run would create the namespace (or the kind) first: a dry run cannot know it."""
+        if key.namespace in new_namespaces:
+            return True
+        if not self.cluster.serves(key.api_version, key.kind):
+            return True
+        if not key.namespace:
+            return False
+        try:
+            return self.cluster.get("v1", "Namespace", key.namespace) is None
+        except Unreadable:
+            return False
+
+    # -- pruning
+
+    def _prune(self, gone: list[Manifest]) -> None:
+        """Deletes what is ours and no longer wanted; namespaces last, and only when nobody else lives there."""
+        ours = [item for item in gone if is_ours(item, self.instance, self.part)]
+        plain = [item for item in ours if item["kind"] != "Namespace"]
+        # Default denies go before allowances, so that nothing declared is cut on the way.
+        plain.sort(key=lambda item: item["spec"].get("podSelector") != {} if item["kind"] == "NetworkPolicy" else True)
+        self.outcome.actions += [action for action in self.cluster.parallel(self._delete, plain) if action]
+        for item in ours:
+            if item["kind"] == "Namespace":
+                self.outcome.actions.append(self._delete_namespace(item))
+
+    def _delete(self, item: Manifest) -> Action | None:
+        key = Key.of(item)
+        return Action(key, "deleted", item, {}) if self.cluster.delete(key, uid=item["metadata"]["uid"]) else None
+
+    def _delete_namespace(self, item: Manifest) -> Action:
+        key = Key.of(item)
+        for api_version, kind in _RESIDENTS:
+            for resident in self.cluster.list(api_version, kind, key.name):
+                labels = resident["metadata"].get("labels") or {}
+                if labels.get(LABEL_INSTANCE) == self.instance or (kind, resident["metadata"]["name"]) in _OF_EVERY_NAMESPACE:
+                    continue
+                return Action(key, "kept", item, item)
+        self.cluster.delete(key, uid=item["metadata"]["uid"])
+        return Action(key, "deleted", item, {})
+
+
+def _pointer_order(pointer: str) -> tuple[tuple[int, str], ...]:
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in pointer.split("/"))
+
+
+def _exists(manifest: Any, pointer: str) -> bool:
+    value = manifest
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, list) and name.isdigit() and int(name) < len(value):
+            value = value[int(name)]
+        elif isinstance(value, Mapping) and name in value:
+            value = value[name]
+        else:
+            return False
+    return True
+
+
+def converge(cluster: Cluster, desired: Desired, *, instance: str, part: str, prune: bool = True) -> Outcome:
+    """Brings one part of one instance to what is wanted."""
+    try:
+        return Convergence(cluster, instance, part).run(desired, prune=prune)
+    except ApiError as error:
+        if error.status != 409 or not error.causes:
+            raise
+        listed = "; ".join(str(cause.get("message") or cause.get("field")) for cause in error.causes)
+        raise NetguardError(f"{error}: {listed}. Nothing was forced.", conflicts=[str(cause) for cause in error.causes]) from None

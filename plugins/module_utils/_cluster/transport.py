@@ -1,0 +1,114 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Requests to an API server: one place where they are sent, and where an answer becomes an error of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from .._errors import NetguardError
+from .._facts.reader import Absent, Forbidden, Unreadable
+
+#: Objects per page of a list: bounded memory on large clusters.
+PAGE = 500
+#: Seconds until a request without an answer is given up.
+REQUEST_TIMEOUT = 60
+
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+
+class ApiError(NetguardError):
+    """A refusal by the API server: HTTP `status`, the server's `reason` and `message`, and the `causes` it names."""
+
+    def __init__(self, status: int, reason: str, message: str, causes: list[dict[str, Any]], what: str) -> None:
+        self.status = status
+        self.reason = reason
+        self.server_message = message
+        self.causes = causes
+        super().__init__(f"{what}: {message or reason or status}")
+
+
+class Transport:
+    """Sends requests with the dynamic client's connection and decodes the answers."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    @property
+    def host(self) -> str:
+        return str(self._client.client.configuration.host)
+
+    def send(self, method: str, path: str, body: Any = None, what: str = "", **params: Any) -> Any:
+        """The decoded JSON of the answer. Raises ApiError on a refusal and Unreadable when no answer came."""
+        response = self._request(method, path, body, what, **params)
+        text = response.data.decode("utf-8")
+        return json.loads(text) if text else None
+
+    def text(self, path: str, what: str = "", query: list[tuple[str, Any]] | None = None) -> str:
+        """The plain text of a GET, such as a log."""
+        data = self._request("GET", path, None, what, query_params=query or [], header_params={"Accept": "*/*"}).data
+        return str(data.decode("utf-8", "replace"))
+
+    def stream(self, path: str, what: str, seconds: int, **params: Any) -> Iterator[dict[str, Any]]:
+        """Events of a watch, until the server ends it after `seconds`."""
+        response = self._request(
+            "GET", path, None, what, watch="true", timeout_seconds=seconds, _request_timeout=seconds + 10, **params
+        )
+        rest = b""
+        for chunk in response.stream(4096, decode_content=False):
+            rest += chunk
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                if line.strip():
+                    yield json.loads(line)
+
+    def _request(self, method: str, path: str, body: Any, what: str, **params: Any) -> Any:
+        import urllib3
+        from kubernetes.client.exceptions import ApiException
+        from kubernetes.dynamic.exceptions import DynamicApiError
+
+        params.setdefault("_request_timeout", REQUEST_TIMEOUT)
+        params.setdefault("query_params", [])
+        params.setdefault("header_params", {})
+        what = what or f"{method} {path}"
+        try:
+            return self._client.request(method.lower(), path, body=body, serialize=False, **params)
+        except (DynamicApiError, ApiException) as error:
+            raise refusal(error, what) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreadable(f"{what}: no answer from {self.host}: {_short(error)}") from None
+
+
+def refusal(error: Any, what: str) -> ApiError:
+    """The server's Status as an ApiError."""
+    body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else str(error.body or "")
+    try:
+        status = json.loads(body)
+    except ValueError:
+        status = {}
+    if not isinstance(status, dict):
+        status = {}
+    causes = (status.get("details") or {}).get("causes") or []
+    message = str(status.get("message") or body[:500] or error.reason or "")
+    return ApiError(int(error.status or 0), str(status.get("reason") or ""), message, causes, what)
+
+
+def unreadable(error: ApiError, what: str) -> Unreadable:
+    """A refused read in the words of discovery: forbidden, absent or failed."""
+    if error.status in (401, 403):
+        return Forbidden(f"{what}: {error.server_message}")
+    if error.status == 404:
+        return Absent(f"{what}: not served by this API server")
+    return Unreadable(f"{what}: {error.server_message}")
+
+
+def _short(error: Exception) -> str:
+    text = str(error)
+    return text if len(text) <= 300 else text[:300] + "..."
