@@ -239,14 +239,17 @@ class Cluster:
             futures = [pool.submit(work, item) for item in listed]
         return [future.result() for future in futures]
 
-    def log_tail(self, namespace: str, pod: str, container: str) -> str:
-        """The last line of a container's log, empty when there is none or it may not be read."""
+    def log(self, namespace: str, pod: str, container: str, lines: int) -> str:
+        """The last lines of a container's log, empty when there is none or it may not be read."""
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         try:
-            text = self.transport.text(path, query=[("container", container), ("tailLines", "1")])
+            return self.transport.text(path, query=[("container", container), ("tailLines", str(lines))])
         except NetguardError:
             return ""
-        return text.strip()[-300:]
+
+    def log_tail(self, namespace: str, pod: str, container: str) -> str:
+        """The last line of a container's log, empty when there is none or it may not be read."""
+        return self.log(namespace, pod, container, 1).strip()[-300:]
 
     def serves(self, api_version: str, kind: str) -> bool:
         """Whether the server has this kind. Raises Unreadable when that may not be asked."""

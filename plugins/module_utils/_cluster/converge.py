@@ -225,7 +225,8 @@ class Convergence:
             self.outcome.patches.append(patch)
         if prune:
             self._prune([found for key, found in there.items() if key not in {Key.of(item) for item in wanted}])
-        self.outcome.live.update(there)
+        # what was written now is newer than what was there
+        self.outcome.live = {**there, **self.outcome.live}
         return self.outcome
 
     # -- refusals, before anything is written

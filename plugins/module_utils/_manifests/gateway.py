@@ -11,6 +11,7 @@ the policy, and never the pod itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from .._errors import FaultsError
 from .._facts.model import Facts
@@ -73,13 +74,15 @@ def build(
     complete: bool = True,
     manage_pod_security: bool = False,
     pending: Iterable[tuple[str, str]] = (),
+    only: Iterable[str] | None = None,
 ) -> Desired:
-    """Everything of every gateway. `given`: the option `credentials`; `complete`: what `live` lacks does not exist.
+    """Everything of every gateway, or of those that `only` names. `given`: the option `credentials`.
 
-    `live` holds the gateways' and clients' Namespaces and the credentials' Secrets. `pending`: Secrets (namespace, name) that
-    would be changed. Raises FaultsError.
+    `live` holds the gateways' and clients' Namespaces, the credentials' Secrets and the workloads of apps with forwards;
+    `complete`: what it lacks does not exist. `pending`: Secrets (namespace, name) that would be changed. Raises FaultsError.
     """
     options = options or PodOptions()
+    chosen = frozenset(gateway.name for gateway in topology.gateways) if only is None else frozenset(only)
     credentials = judge(
         topology,
         facts,
@@ -93,6 +96,8 @@ def build(
     pods: list[Manifest] = []
     for case in gateway_cases(topology, facts, credentials, options):
         gateway = case.gateway
+        if gateway.name not in chosen:
+            continue
         server = side(topology, facts, live, case)
         mounted = gateway_credentials.mounted(gateway, credentials, live)
         known = mounted or _possible(case)
@@ -104,7 +109,8 @@ def build(
         revision = gateway_credentials.revision(gateway, live, frozenset(pending))
         pods.append(deployment(topology, facts, case, server, variables, mounted, revision, options))
     patches = pod_security_patches(topology, live) if manage_pod_security else ()
-    return Desired((*groundwork(topology, live, given or {}).waves, tuple(configuration), tuple(pods)), patches)
+    subset = replace(topology, gateways=tuple(gateway for gateway in topology.gateways if gateway.name in chosen))
+    return Desired((*groundwork(subset, live, given or {}).waves, tuple(configuration), tuple(pods)), patches)
 
 
 def _possible(case: Case) -> tuple[str, ...]:
@@ -125,7 +131,9 @@ def secrets(topology: Topology, given: Given) -> tuple[Manifest, ...]:
 
 
 def namespaces(topology: Topology, live: Live) -> tuple[Manifest, ...]:
-    """Those that do not exist yet or that we created; anybody else's stays as it is."""
+    """Those that do not exist yet or that we created; anybody else's stays as it is, and so does one that cannot be read."""
+    if "Namespace" in live.unreadable:
+        return ()
     wanted: list[Manifest] = []
     for name in sorted({gateway.namespace for gateway in topology.gateways}):
         found = live.get("Namespace", "", name)

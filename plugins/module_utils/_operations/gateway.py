@@ -1,0 +1,209 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Gateways: the credentials first (their revision rolls the pods), then all else, then the wait for the tunnels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from .._argspec import FACTS, TOPOLOGY, WAIT, WRITER, ArgumentSpec
+from .._cluster.client import Read
+from .._cluster.converge import Outcome
+from .._cluster.wait import Goal, wait
+from .._errors import NetguardError
+from .._facts.model import Facts
+from .._manifests import gateway as builder
+from .._manifests import gateway_credentials, names
+from .._manifests.client_patch import API_VERSIONS
+from .._manifests.client_rollout import rolled_out
+from .._manifests.gateway_pod import GLUETUN, PodOptions
+from .._manifests.gateway_policy import client_namespaces, vpn_port
+from .._manifests.gluetun_case import Case
+from .._manifests.gluetun_env import tunnel_mtu
+from .._manifests.gluetun_faults import advise
+from .._manifests.images import Images
+from .._manifests.model import Desired, Key, Live, Manifest
+from .._module import Context
+from .._topology.model import Gateway, Topology
+
+SPEC = TOPOLOGY.merge(
+    FACTS,
+    WRITER,
+    WAIT,
+    ArgumentSpec(
+        {
+            # the one option with secrets: apart from the list, so that masking them leaves the rest readable
+            "credentials": {"type": "dict", "default": {}, "no_log": True},
+            "images": {"type": "dict", "options": {"gluetun": {"type": "str"}, "overlay": {"type": "str"}}},
+            "resources": {"type": "dict", "default": {}},
+            "tun": {"type": "str", "default": "auto"},
+            "manage_pod_security": {"type": "bool", "default": False},
+        }
+    ),
+)
+
+#: How Gluetun reports the address from which the tunnel is seen.
+_EXIT = re.compile(r"Public IP address is (\S+)")
+
+
+def operation(context: Context) -> dict[str, Any]:
+    """Creates, changes, renders or removes the gateways; the result of the module."""
+    if context.state == "absent":
+        return context.converge(Desired(), part=builder.PART).result()
+    topology, params = context.topology, context.params
+    if not topology.gateways:
+        context.refuse_empty("gateways", builder.PART)
+    given = _given(params)
+    options = PodOptions(Images.of(params["images"]), params["resources"] or {}, params["tun"])
+    facts = context.facts()
+    live = context.read(reads(topology))
+    how = {
+        "given": given,
+        "options": options,
+        "complete": not context.rendered,
+        "manage_pod_security": params["manage_pod_security"],
+    }
+    credentials = builder.judge(topology, facts, live, **how)
+    only = _chosen(context)
+    subset = replace(topology, gateways=tuple(gateway for gateway in topology.gateways if gateway.name in only))
+    outcome, live, pending = _credentials_first(context, subset, live, given)
+    desired = builder.build(topology, facts, live, only=only, pending=pending, **how)
+    outcome.add(context.converge(desired, part=builder.PART))
+    if context.waits:
+        _wait(context, subset)
+    cases = [case for case in builder.gateway_cases(topology, facts, credentials, options) if case.gateway.name in only]
+    return {
+        **outcome.result(),
+        "gateways": [_described(context, facts, live, case) for case in cases],
+        "notes": _notes(context, topology, facts, credentials, options),
+    }
+
+
+def _given(params: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The option `credentials`. Raises NetguardError without showing what stands there."""
+    given = params["credentials"] or {}
+    for name, values in given.items():
+        if not isinstance(values, Mapping) or not all(isinstance(value, (str, int)) for value in values.values()):
+            raise NetguardError(f"credentials.{name} is no dictionary of credential and text")
+    return {str(name): {str(key): str(value) for key, value in values.items()} for name, values in given.items()}
+
+
+def reads(topology: Topology) -> list[Read]:
+    """Namespaces and Secrets by name (no list of Secrets), and the workloads of apps with forwards."""
+    namespaces = {gateway.namespace for gateway in topology.gateways} | {app.namespace for app in topology.clients}
+    secrets = [Read("v1", "Secret", gateway.namespace, names.gateway_secret(gateway)) for gateway in topology.gateways]
+    workloads = [
+        Read(API_VERSIONS[app.kind], app.kind, app.namespace, app.workload or app.name)
+        for app in topology.clients
+        if app.vpn and app.vpn.forward and app.pods is None
+    ]
+    return [*(Read("v1", "Namespace", name=name) for name in sorted(namespaces)), *secrets, *workloads]
+
+
+def _chosen(context: Context) -> frozenset[str]:
+    """The gateways of the apps that `only` names; every gateway without it."""
+    if not context.only:
+        return frozenset(gateway.name for gateway in context.topology.gateways)
+    return frozenset(app.vpn.gateway for app in context.chosen(context.topology.clients) if app.vpn)
+
+
+def _credentials_first(
+    context: Context, topology: Topology, live: Live, given: gateway_credentials.Given
+) -> tuple[Outcome, Live, list[tuple[str, str]]]:
+    """Writes the Secrets that differ (and their namespaces), since their new revisions are part of the pods.
+
+    Returns what was done, the snapshot with the Secrets as they are now, and in check mode which of them would have changed.
+    """
+    wanted = builder.secrets(topology, given)
+    differing = [item for item in wanted if (live.get(*_place(item)) or {}).get("data") != item["data"]]
+    if context.rendered or not differing:
+        return Outcome(), live, []
+    shown, kept = len(context.diffs), len(context.manifests)
+    outcome = context.converge(builder.groundwork(topology, live, given), part=builder.PART, prune=False)
+    del context.manifests[kept:]  # the second step has them again
+    if context.check_mode:
+        del context.diffs[shown:]
+        return Outcome(), live, [_place(item)[1:] for item in differing]
+    found = context.read([Read("v1", *_place(item)) for item in differing])
+    fresh = {Key.of(item): item for item in (*live.objects, *found.objects)}
+    outcome.unchanged = -len(outcome.actions)  # the second step finds them unchanged
+    return outcome, Live(tuple(fresh.values()), {**live.unreadable, **found.unreadable}), []
+
+
+def _place(item: Manifest) -> tuple[str, str, str]:
+    return item["kind"], item["metadata"]["namespace"], item["metadata"]["name"]
+
+
+def _wait(context: Context, topology: Topology) -> None:
+    """Until every tunnel is up: readiness is Gluetun's own health check. Raises NetguardError that says what is in the way."""
+    goals = []
+    for gateway in topology.gateways:
+        pods = ",".join(f"{key}={value}" for key, value in sorted(names.gateway_pods(topology, gateway).items()))
+        goals.append(Goal(_deployment(gateway), _ready, pods))
+    wait(context.online, goals, context.deadline)
+
+
+def _deployment(gateway: Gateway) -> Key:
+    return Key("apps/v1", "Deployment", gateway.namespace, names.gateway_object(gateway))
+
+
+def _ready(found: Mapping[str, Any] | None) -> tuple[bool, str]:
+    if found is None:
+        return False, "it does not exist"
+    return rolled_out(found)
+
+
+def _described(context: Context, facts: Facts, live: Live, case: Case) -> dict[str, Any]:
+    gateway, topology = case.gateway, context.topology
+    port = vpn_port(case)
+    missing = builder.waiting_namespaces(topology, live, complete=not context.rendered)
+    return {
+        "name": gateway.name,
+        "namespace": gateway.namespace,
+        "pods": names.gateway_pods(topology, gateway),
+        "dns_name": f"{names.gateway_headless(gateway)}.{gateway.namespace}.svc.{facts.dns.cluster_domain}",
+        "service": names.gateway_object(gateway),
+        "overlay": {
+            "vni": gateway.overlay.vni,
+            "network": str(gateway.overlay.network),
+            "port": names.overlay_port(gateway, facts),
+            "mtu": tunnel_mtu(case),
+        },
+        "endpoint": {
+            "address": case.endpoint.host if case.endpoint.pinned else "",
+            "port": port.number if port else 0,
+            "protocol": port.protocol.lower() if port else "",
+        },
+        "exit_ip": _exit_ip(context, gateway) if context.waits else "",
+        "waiting": [name for name in client_namespaces(topology, gateway.name) if name in missing],
+    }
+
+
+def _exit_ip(context: Context, gateway: Gateway) -> str:
+    """As Gluetun found it through the tunnel, read from its log; empty when it has not said so or may not be read."""
+    cluster = context.online
+    selector = ",".join(f"{key}={value}" for key, value in sorted(names.gateway_pods(context.topology, gateway).items()))
+    try:
+        pods = cluster.list("v1", "Pod", gateway.namespace, label_selector=selector)
+        texts = [cluster.log(gateway.namespace, pod["metadata"]["name"], GLUETUN, lines=200) for pod in pods]
+    except NetguardError:
+        return ""
+    found = [match for text in texts for match in _EXIT.findall(text)]
+    return found[-1] if found else ""
+
+
+def _notes(
+    context: Context, topology: Topology, facts: Facts, credentials: gateway_credentials.Given | Any, options: PodOptions
+) -> list[str]:
+    said: Iterable[str] = advise(topology, credentials, facts=facts, images=options.images)
+    unwritten = [
+        f"gateway {gateway.name}: a Secret is never rendered, create {gateway.namespace}/{names.gateway_secret(gateway)}"
+        for gateway in topology.gateways
+        if context.rendered and not gateway.credentials_secret
+    ]
+    return [*said, *unwritten]
