@@ -341,8 +341,9 @@ class Convergence:
         ours = [item for item in gone if is_ours(item, self.instance, self.part)]
         plain = [item for item in ours if item["kind"] != "Namespace"]
         # Default denies go before allowances, so that nothing declared is cut on the way.
-        plain.sort(key=lambda item: item["spec"].get("podSelector") != {} if item["kind"] == "NetworkPolicy" else True)
-        self.outcome.actions += [action for action in self.cluster.parallel(self._delete, plain) if action]
+        denials = [item for item in plain if item["kind"] == "NetworkPolicy" and item["spec"].get("podSelector") == {}]
+        for group in (denials, [item for item in plain if item not in denials]):
+            self.outcome.actions += [action for action in self.cluster.parallel(self._delete, group) if action]
         for item in ours:
             if item["kind"] == "Namespace":
                 self.outcome.actions.append(self._delete_namespace(item))
