@@ -69,7 +69,7 @@ _OF_EVERY_NAMESPACE = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ConfigMap"
 
 @dataclass(frozen=True)
 class Action:
-    """What happens to one object: created, changed, repaired, deleted or kept (a namespace that others use)."""
+    """What happens to one object: created, changed, repaired, deleted, kept (a namespace that others use) or waiting."""
 
     key: Key
     action: str
@@ -106,7 +106,7 @@ class Outcome:
 
     @property
     def changed(self) -> bool:
-        return bool(self.patches or self.files or any(action.action != "kept" for action in self.actions))
+        return bool(self.patches or self.files or any(action.action not in ("kept", "waiting") for action in self.actions))
 
     def add(self, other: Outcome) -> Outcome:
         """Joins the outcome of a further step into this one."""
