@@ -26,8 +26,8 @@ from . import names
 from .client_edges import ClientEdges
 from .client_guard import GUARD, guard_container
 from .images import Images
-from .killswitch_deny import CALICO_V1, CALICO_V3, cluster_name
-from .model import LABEL_CLIENT, LABEL_INSTANCE, LABEL_PART, MANAGER, PREFIX, Desired, Live, Manifest, owner_labels
+from .killswitch_deny import CALICO_V1, CALICO_V3, client_labels, cluster_name
+from .model import LABEL_INSTANCE, LABEL_PART, MANAGER, PREFIX, Desired, Live, Manifest, owner_labels
 from .workloads import labels_of, template, template_of, workload
 
 API = "admissionregistration.k8s.io/v1"
@@ -77,7 +77,7 @@ def build(
 
 def client_name(topology: Topology, app: App) -> str:
     """Name of the policy and of the binding of one client."""
-    return cluster_name(topology, app)
+    return cluster_name(topology.instance, app.namespace, app.name)
 
 
 def protection_name(topology: Topology) -> str:
@@ -131,7 +131,7 @@ def client_policy(topology: Topology, facts: Facts, live: Live, edges: ClientEdg
         "kind": POLICY,
         "metadata": {
             "name": name,
-            "labels": owner_labels(topology.instance, PART, [(LABEL_CLIENT, app.name)]),
+            "labels": client_labels(topology, PART, app),
             "annotations": {GUARDS: json.dumps(guards, sort_keys=True, separators=(",", ":"))},
         },
         "spec": {
@@ -272,14 +272,16 @@ def protection(topology: Topology, dialects: Iterable[str] = ()) -> Manifest:
 
 
 def bad_pod(edges: ClientEdges, live: Live) -> Manifest:
-    """A pod of the client without a guard, to be refused in a dry run.
-
-    It meets every Pod Security level, so that nothing but our own policy has a reason to refuse it.
-    """
+    """A pod of the client without a guard, to be refused in a dry run."""
     found = workload(edges.app, live)
     labels = dict(edges.selector.labels)
     if found is not None:
         labels = {key: value for key, value in labels_of(template_of(found)).items() if not key.startswith(PREFIX)}
+    return dry_run_pod(edges.app.namespace, labels)
+
+
+def dry_run_pod(namespace: str, labels: Mapping[str, str]) -> Manifest:
+    """It meets every Pod Security level, so that nothing but our own policy has a reason to refuse it."""
     context = {
         "allowPrivilegeEscalation": False,
         "runAsNonRoot": True,
@@ -289,7 +291,7 @@ def bad_pod(edges: ClientEdges, live: Live) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "netguard-dry-run", "namespace": edges.app.namespace, "labels": labels},
+        "metadata": {"name": "netguard-dry-run", "namespace": namespace, "labels": dict(labels)},
         "spec": {"containers": [{"name": "unguarded", "image": "netguard.invalid/dry-run", "securityContext": context}]},
     }
 

@@ -19,8 +19,8 @@ from .._errors import NetguardError
 from .._facts.model import Facts
 from .._topology.model import App, Network, Topology
 from .client_edges import Blocks, ClientEdges, Pods
-from .model import LABEL_CLIENT, LABEL_MANAGED_BY, MANAGER, Live, Manifest, owner_labels
-from .names import short
+from .model import LABEL_CLIENT, LABEL_MANAGED_BY, MANAGER, PREFIX, Live, Manifest, owner_labels
+from .names import killswitch, short
 from .workloads import PodSelector
 
 CALICO_V3 = "projectcalico.org/v3"
@@ -37,6 +37,8 @@ DIALECTS = ("auto", "networkpolicy", "cilium", "calico", "clusternetworkpolicy")
 #: Calico puts Kubernetes' own policies at order 1000 in the default tier, whose own order is 1000000.
 FIRST_ORDER = 10
 FIRST_TIER_ORDER = 10
+#: Namespace of the client that a cluster-scoped object is about.
+LABEL_NAMESPACE = PREFIX + "namespace"
 #: ClusterNetworkPolicy allows so many peers in one rule.
 MOST_PEERS = 25
 
@@ -69,13 +71,13 @@ def kinds(dialect: str, facts: Facts) -> tuple[tuple[str, str], ...]:
     return ((api, "CiliumNetworkPolicy" if dialect == "cilium" else "ClusterNetworkPolicy"),)
 
 
-def cluster_name(topology: Topology, app: App) -> str:
+def cluster_name(instance: str, namespace: str, client: str) -> str:
     """Name of a cluster-scoped object of one client.
 
     The digest keeps `a-b/c` and `a/b-c` apart; no dot, which Calico reads as the end of a tier's name.
     """
-    digest = hashlib.sha256(app.key.encode()).hexdigest()[:6]
-    return f"{short(f'netguard-{topology.instance}-{app.namespace}-{app.name}', 56)}-{digest}"
+    digest = hashlib.sha256(f"{namespace}/{client}".encode()).hexdigest()[:6]
+    return f"{short(f'netguard-{instance}-{namespace}-{client}', 56)}-{digest}"
 
 
 def render(dialect: str, topology: Topology, facts: Facts, live: Live, found: Iterable[ClientEdges]) -> tuple[Manifest, ...]:
@@ -104,12 +106,14 @@ def spared(facts: Facts, edges: ClientEdges, *, pods: bool) -> list[Network]:
     return [*ipaddress.collapse_addresses(v4), *ipaddress.collapse_addresses(v6)]
 
 
-def _meta(topology: Topology, app: App, *, namespaced: bool = False, name: str = "") -> Manifest:
-    labels = owner_labels(topology.instance, "killswitch", [(LABEL_CLIENT, app.name)])
-    meta: Manifest = {"name": name or cluster_name(topology, app), "labels": labels}
-    if namespaced:
-        meta["namespace"] = app.namespace
-    return meta
+def client_labels(topology: Topology, part: str, app: App) -> dict[str, str]:
+    """Labels of a cluster-scoped object of one client: it says which namespace it is about."""
+    return owner_labels(topology.instance, part, [(LABEL_CLIENT, app.name), (LABEL_NAMESPACE, app.namespace)])
+
+
+def _meta(topology: Topology, app: App, name: str = "") -> Manifest:
+    own = name or cluster_name(topology.instance, app.namespace, app.name)
+    return {"name": own, "labels": client_labels(topology, "killswitch", app)}
 
 
 # Calico ------------------------------------------------------------------------------------------------------------
@@ -166,11 +170,11 @@ def _global_policy(
     rules = [_calico_deny(4, networks), _calico_deny(6, networks)]
     if tier:
         rules.append({"action": "Pass"})
-    name = cluster_name(topology, edges.app)
+    name = cluster_name(topology.instance, edges.app.namespace, edges.app.name)
     return {
         "apiVersion": api,
         "kind": "GlobalNetworkPolicy",
-        "metadata": _meta(topology, edges.app, name=f"{tier}.{name}" if tier else name),
+        "metadata": _meta(topology, edges.app, f"{tier}.{name}" if tier else name),
         "spec": {
             **place,
             "namespaceSelector": f"kubernetes.io/metadata.name == '{edges.app.namespace}'",
@@ -235,7 +239,7 @@ def _cilium(topology: Topology, facts: Facts, live: Live, found: list[ClientEdge
             {
                 "apiVersion": CILIUM,
                 "kind": "CiliumNetworkPolicy",
-                "metadata": _meta(topology, edges.app, namespaced=True, name=short(f"netguard-killswitch-{edges.app.name}")),
+                "metadata": _meta(topology, edges.app, killswitch(edges.app)) | {"namespace": edges.app.namespace},
                 "spec": spec,
             }
         )

@@ -286,7 +286,7 @@ def test_names_of_cluster_scoped_objects_are_unique_and_hold_the_instance() -> N
         for name, namespace in (("c", "a-b"), ("b-c", "a"), ("x" * 63, "y" * 63))
     ]
     shape = topology(*apps)
-    names = [killswitch_deny.cluster_name(shape, app) for app in shape.apps]
+    names = [killswitch_deny.cluster_name("home", app.namespace, app.name) for app in shape.apps]
     assert len(set(names)) == 3
     assert all(name.startswith("netguard-home-") and len(name) <= 63 for name in names)
 
