@@ -174,26 +174,20 @@ def client_policy(topology: Topology, facts: Facts, live: Live, edges: ClientEdg
                     f" put it into the workload. {out}",
                 ),
                 _validation(
-                    "!variables.newPod || !has(variables.template.spec.hostNetwork) || !variables.template.spec.hostNetwork",
-                    f"{who}: on the node's network nothing would hold it. {out}",
-                ),
-                _validation(
                     "!variables.wasGuarded || variables.guarded || variables.init == variables.initBefore",
                     f"{who}: this change takes the guard away from the front of its init containers, so it is refused and the"
                     " pods go on as they are. Keep it: use kubectl apply (--server-side puts own init containers behind it) in"
                     f" place of replace, rollout undo or a forced upgrade. {out}",
                 ),
                 _validation(
-                    "!variables.wasGuarded || !has(variables.template.spec.hostNetwork) || !variables.template.spec.hostNetwork",
+                    "!(variables.newPod || variables.wasGuarded) || !has(variables.template.spec.hostNetwork)"
+                    " || !variables.template.spec.hostNetwork",
                     f"{who}: on the node's network nothing would hold it. {out}",
                 ),
                 _validation(
-                    f"!variables.wasGuarded || ({cel.selector_expression(edges.selector, 'variables.template')})",
+                    f"{cel.NO_POD} ? (!variables.wasGuarded || ({cel.selector_expression(edges.selector, 'variables.template')}))"
+                    f" : (variables.newPod || {cel.SUBRESOURCE})",
                     f"{who}: without the labels {edges.selector} its pods would leave the kill switch. {out}",
-                ),
-                _validation(
-                    f"{cel.NO_POD} || variables.newPod || {cel.SUBRESOURCE}",
-                    f"{who}: without the labels {edges.selector} this pod would leave the kill switch. {out}",
                 ),
                 _validation(
                     f"!{cel.SUBRESOURCE} || {cel.EPHEMERAL}",
