@@ -14,7 +14,7 @@ from typing import Any
 
 from .._errors import NetguardError
 from .._facts.reader import Absent, Unreadable
-from .._manifests.model import MANAGER, Key, Live, Manifest, Patch
+from .._manifests.model import MANAGER, RELEASE, Key, Live, Manifest, Patch
 from .resources import Resource, Resources
 from .transport import APPLY_PATCH, JSON_PATCH, PAGE, STRATEGIC_PATCH, ApiError, Transport, unreadable
 
@@ -200,22 +200,36 @@ class Cluster:
         except ApiError as error:
             if error.status == 404:
                 return False
-            raise
+            if not _protected(error):
+                raise
+            # A DELETE names no field manager, so what admission protects is marked as released first, which it lets us do.
+            if not self.check_mode:
+                self._release(key)
+                self._send("DELETE", resource, key, body)
         return True
 
+    def _release(self, key: Key) -> None:
+        found = self.get(key.api_version, key.kind, key.name, key.namespace) or {"metadata": {}}
+        operations: Objects = (
+            [] if found["metadata"].get("annotations") else [{"op": "add", "path": "/metadata/annotations", "value": {}}]
+        )
+        pointer = "/metadata/annotations/" + RELEASE.replace("/", "~1")
+        self.json_patch(key, [*operations, {"op": "add", "path": pointer, "value": "true"}])
+
     def dry_run(self, verb: str, manifest: Manifest) -> tuple[int, str]:
-        """What the server would answer to a CREATE or UPDATE of an object: (HTTP status, message). Nothing is kept."""
+        """What the server would answer to a CREATE, UPDATE or DELETE of an object: (HTTP status, message). Nothing is kept."""
         key = Key.of(manifest)
         resource = self.resources.find(key.api_version, key.kind)
-        method, name = ("POST", "") if verb.upper() == "CREATE" else ("PUT", key.name)
+        method, name = {"CREATE": ("POST", ""), "UPDATE": ("PUT", key.name), "DELETE": ("DELETE", key.name)}[verb.upper()]
+        deletes = method == "DELETE"
         try:
             self.transport.send(
                 method,
                 resource.path(key.namespace, name),
-                manifest,
+                None if deletes else manifest,
                 f"dry run of {verb.lower()} {key}",
                 dry_run="All",
-                field_manager=MANAGER,
+                **({} if deletes else {"field_manager": MANAGER}),
             )
         except ApiError as error:
             return error.status, error.server_message
@@ -258,6 +272,11 @@ class Cluster:
         except Absent:
             return False
         return True
+
+
+def _protected(error: ApiError) -> bool:
+    """Whether our own admission refused, because the object is not marked as released."""
+    return error.status == 403 and "ValidatingAdmissionPolicy" in error.server_message and RELEASE in error.server_message
 
 
 def explained(error: ApiError, method: str, resource: Resource, key: Key) -> ApiError:

@@ -35,6 +35,8 @@ OWNED_KINDS: dict[str, tuple[tuple[str, str], ...]] = {
         ("networking.k8s.io/v1", "NetworkPolicy"),
         ("crd.projectcalico.org/v1", "GlobalNetworkPolicy"),
         ("projectcalico.org/v3", "GlobalNetworkPolicy"),
+        ("crd.projectcalico.org/v1", "Tier"),
+        ("projectcalico.org/v3", "Tier"),
         ("cilium.io/v2", "CiliumNetworkPolicy"),
         ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
     ),

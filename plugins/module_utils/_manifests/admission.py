@@ -27,7 +27,7 @@ from .client_edges import ClientEdges
 from .client_guard import GUARD, guard_container
 from .images import Images
 from .killswitch_deny import CALICO_V1, CALICO_V3, client_labels, cluster_name
-from .model import LABEL_INSTANCE, LABEL_PART, MANAGER, PREFIX, Desired, Live, Manifest, owner_labels
+from .model import LABEL_INSTANCE, LABEL_PART, MANAGER, PREFIX, RELEASE, Desired, Live, Manifest, owner_labels
 from .workloads import labels_of, template, template_of, workload
 
 API = "admissionregistration.k8s.io/v1"
@@ -36,8 +36,6 @@ BINDING = "ValidatingAdmissionPolicyBinding"
 PART = "admission"
 #: General availability of ValidatingAdmissionPolicy.
 SINCE = (1, 30)
-#: On a policy of ours: it may be changed and deleted by anybody.
-RELEASE = PREFIX + "release"
 #: On a client's admission policy: fingerprints of the guards that it accepts, for the next run.
 GUARDS = PREFIX + "guards"
 #: Parts whose network policies are protected.

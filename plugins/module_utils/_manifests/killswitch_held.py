@@ -52,11 +52,12 @@ def held(live: Live, instance: str) -> dict[str, Held]:
     return found
 
 
-def shared(live: Live, instance: str) -> list[Manifest]:
-    """Objects of the instance as a whole: the protection of policies, Calico's tier."""
+def shared(live: Live, instance: str, *, admission_only: bool = False) -> list[Manifest]:
+    """Objects of the instance as a whole: the protection of policies, and (unless `admission_only`) Calico's tier."""
+    kinds = [(BINDING, "admission"), (POLICY, "admission")] + ([] if admission_only else [("Tier", "killswitch")])
     return [
         item
-        for kind, part in ((BINDING, "admission"), (POLICY, "admission"), ("Tier", "killswitch"))
+        for kind, part in kinds
         for item in _owned(live, kind, instance, part)
         if LABEL_CLIENT not in item["metadata"]["labels"]
     ]

@@ -19,6 +19,8 @@ LABEL_PART = PREFIX + "part"
 LABEL_GATEWAY = PREFIX + "gateway"
 LABEL_CLIENT = PREFIX + "client"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+#: Annotation on a policy that admission protects: anybody may change and delete it.
+RELEASE = PREFIX + "release"
 
 #: Parts: which module created an object. Pruning touches one instance *and* one part.
 PARTS = ("gateway", "client", "killswitch", "segments", "mesh", "admission")

@@ -6,83 +6,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from .._argspec import FACTS, TOPOLOGY, WRITER, ArgumentSpec
 from .._audit import reopen
-from .._cluster import Read
+from .._cluster.client import Read
+from .._cluster.converge import Action, Outcome
 from .._errors import NetguardError
 from .._facts.model import Facts
-from .._manifests import admission, killswitch, killswitch_deny
+from .._manifests import admission, killswitch, killswitch_deny, names
 from .._manifests.client_edges import ClientEdges
 from .._manifests.images import Images
 from .._manifests.killswitch_held import Held, held, injected_workloads, shared
-from .._manifests.model import LABEL_INSTANCE, Desired, Live, Manifest
-from .._manifests.workloads import WORKLOADS
+from .._manifests.model import LABEL_INSTANCE, RELEASE, Desired, Key, Live, Manifest
+from .._manifests.workloads import WORKLOADS, workload
 from .._module import Context
 from .._topology.model import App
 from . import killswitch_proof, killswitch_release
-from .results import joined
 
 PART = "killswitch"
 
+ARGUMENTS = ArgumentSpec(
+    {
+        "dialect": {"type": "str", "choices": list(killswitch_deny.DIALECTS), "default": "auto"},
+        "admission": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"},
+        "clients": {"type": "str", "choices": ["all", "closed"], "default": "all"},
+        "force": {"type": "bool", "default": False},
+        "images": {
+            "type": "dict",
+            "options": {"overlay": {"type": "str"}, "gluetun": {"type": "str"}},
+        },
+    }
+).merge(TOPOLOGY, FACTS, WRITER)
+
 
 def operation(context: Context) -> dict[str, Any]:
+    """Shapes of the answer: the module's RETURN. Raises NetguardError."""
     if context.state == "absent":
         return killswitch_release.absent(context)
+    if not context.topology.apps:
+        context.refuse_empty("apps", PART)
     facts = context.facts()
-    clients = selected(context)
     live = context.read(reads(context.topology.instance, facts))
     owned = held(live, context.topology.instance)
-    if not context.topology.apps and owned and context.state == "present":
-        names = ", ".join(sorted(owned))
-        raise NetguardError(
-            f"the list of apps is empty, and these clients are held closed: {names}. Give the list, or set state: absent"
-        )
+    clients = chosen(context, live, owned)
+    notes: list[str] = []
     built = killswitch.build(context.topology, facts, live, dialect=context.params["dialect"], clients=clients)
-    notes = [*built.notes]
+    images = Images.of(context.params.get("images"))
     guard = Desired()
     if wants_admission(context, facts, notes):
-        guard = admission.build(
-            context.topology, facts, live, built.edges, dialects=built.dialects, images=Images.of(context.params.get("images"))
-        )
-    missing = [] if context.state == "rendered" else _without_namespace(live, built.edges)
-    policies = context.converge(_existing(built.desired, missing), part=PART, prune=False)
-    admitted = context.converge(guard, part=admission.PART, prune=False)
-    result = joined(policies, admitted)
-    result["policies"] = [_policy(edges, built.dialects, guard, edges in missing) for edges in built.edges]
-    result["notes"] = notes
-    if context.state == "rendered":
-        return result
-    for edges in missing:
-        result["objects"].append(_waiting(edges))
-    if guard.waves and not context.check_mode:
-        killswitch_proof.prove(context, live, [edges for edges in built.edges if edges not in missing], result["objects"])
-    _drop(context, result, owned, live, guard)
-    result["reopened_by"] = reopen.reopened_by(context.topology, facts, live)
+        guard = admission.build(context.topology, facts, live, built.edges, dialects=built.dialects, images=images)
+    missing = [] if context.rendered else _without_namespace(live, built.edges)
+    outcome = context.converge(_existing(built.desired, missing), part=PART, prune=False)
+    outcome.actions += [_waiting(edges) for edges in missing]
+    _take_release_off(context, outcome)
+    outcome.add(context.converge(guard, part=admission.PART, prune=False))
+    proven: list[str] = []
+    if guard.waves and not context.rendered and not context.check_mode:
+        present = [edges for edges in built.edges if edges not in missing]
+        proven = killswitch_proof.prove(context, live, present, outcome.actions)
+    kept = [] if context.rendered else _drop(context, outcome, owned, live, built, guard)
+    openings = [] if context.rendered else reopen.reopened_by(context.topology, facts, live)
+    result = outcome.result() | {
+        "policies": [_policy(edges, built.dialects, guard, edges in missing) for edges in built.edges],
+        "reopened_by": openings,
+        "kept": kept,
+        "proven": proven,
+        "notes": [*built.notes, *notes],
+    }
     _judge(context, result, built.dialects)
     return result
 
 
-def selected(context: Context) -> tuple[App, ...]:
-    """The clients of this run: all, or those that `only` names (`name` or `namespace/name`)."""
-    if not context.only:
-        return context.topology.clients
-    wanted = set(context.only)
-    return tuple(app for app in context.topology.clients if app.name in wanted or app.key in wanted)
+def chosen(context: Context, live: Live, owned: Mapping[str, Held]) -> tuple[App, ...]:
+    """The clients of this run. `closed`: those that have a kill switch already, and those that do not run yet.
+
+    With it site.yml closes first what must stay closed even if the tunnel does not come up, and leaves an app that was not
+    adopted yet as it is until then.
+    """
+    clients = context.chosen(context.topology.clients)
+    if context.params.get("clients") != "closed":
+        return clients
+    return tuple(app for app in clients if app.key in owned or workload(app, live) is None)
 
 
 def reads(instance: str, facts: Facts) -> list[Read]:
     """One LIST per kind: the builders need workloads and Services, the search for openings every policy there is."""
     mine = f"{LABEL_INSTANCE}={instance}"
-    listed = [Read(api, kind) for kind, api in WORKLOADS.items()]
-    listed += [Read("v1", "Service"), Read("v1", "Namespace"), Read("networking.k8s.io/v1", "NetworkPolicy")]
+    listed = [Read(api, kind, optional=False) for kind, api in WORKLOADS.items()]
+    listed += [Read("batch/v1", "Job"), Read("v1", "Service", optional=False), Read("v1", "Namespace")]
+    listed.append(Read("networking.k8s.io/v1", "NetworkPolicy", optional=False))
     if admission.supported(facts):
         listed += [Read(admission.API, kind, label_selector=mine) for kind in (admission.POLICY, admission.BINDING)]
     for dialect, apis in killswitch_deny.APIS.items():
         if any(api in facts.cni.policy_apis for api in apis):
             listed += [Read(api, kind) for api, kind in killswitch_deny.kinds(dialect, facts)]
-    return listed
+    return [
+        *listed,
+        *(Read(api, kind) for api, kind in reopen.kinds(facts) if kind != "NetworkPolicy" or api != "networking.k8s.io/v1"),
+    ]
 
 
 def wants_admission(context: Context, facts: Facts, notes: list[str]) -> bool:
@@ -97,82 +121,100 @@ def wants_admission(context: Context, facts: Facts, notes: list[str]) -> bool:
     said = f"Kubernetes {version} has no ValidatingAdmissionPolicy (general since 1.30)"
     if mode == "required":
         raise NetguardError(f"admission is required, and {said}: upgrade the cluster, or set admission: none")
-    notes.append(f"{said}: a workload that loses its guard starts pods without it")
+    context.warn(f"{said}: a workload that loses its guard starts pods without it. Set admission: none to accept that.")
     return False
 
 
 def _without_namespace(live: Live, found: Iterable[ClientEdges]) -> list[ClientEdges]:
     """Clients of namespaces that do not exist yet: admission refuses their pods until the next run can write the policy."""
-    known = {item["metadata"]["name"] for item in live.all("Namespace")}
     if "Namespace" in live.unreadable:
         return []
+    known = {item["metadata"]["name"] for item in live.all("Namespace")}
     return [edges for edges in found if edges.app.namespace not in known]
 
 
 def _existing(desired: Desired, missing: Iterable[ClientEdges]) -> Desired:
     absent = {edges.app.namespace for edges in missing}
     waves = tuple(tuple(item for item in wave if item["metadata"].get("namespace") not in absent) for wave in desired.waves)
-    return Desired(waves, desired.patches)
+    return replace(desired, waves=waves)
 
 
 def _policy(edges: ClientEdges, dialects: tuple[str, ...], guard: Desired, missing: bool) -> dict[str, Any]:
     return {
         "client": edges.app.key,
+        "name": names.killswitch(edges.app),
         "selector": edges.selector.manifest(),
-        "networkpolicy": not missing,
+        "networkpolicy": "waiting" if missing else "present",
         "hard_deny": list(dialects),
         "admission": bool(guard.waves),
         "dns": edges.dns,
     }
 
 
-def _waiting(edges: ClientEdges) -> dict[str, Any]:
-    policy = {"api_version": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
-    return {**policy, "namespace": edges.app.namespace, "name": killswitch.names.killswitch(edges.app), "action": "waiting"}
+def _waiting(edges: ClientEdges) -> Action:
+    return Action(Key("networking.k8s.io/v1", "NetworkPolicy", edges.app.namespace, names.killswitch(edges.app)), "waiting")
 
 
-def _drop(context: Context, result: dict[str, Any], owned: dict[str, Held], live: Live, guard: Desired) -> None:
-    """Takes away what belongs to no client any more, unless one is still injected: vpn_client_inject goes first then."""
-    result["kept"] = []
-    if context.only or not context.params.get("prune", True):
+def _take_release_off(context: Context, outcome: Outcome) -> None:
+    """A policy that is wanted is ours again: the annotation that let anybody change it goes."""
+    if context.rendered:
         return
+    pointer = "/metadata/annotations/" + RELEASE.replace("/", "~1")
+    for key, item in list(outcome.live.items()):
+        labels = item["metadata"].get("labels") or {}
+        if labels.get(LABEL_INSTANCE) != context.topology.instance:
+            continue
+        if RELEASE in (item["metadata"].get("annotations") or {}):
+            after = context.online.json_patch(key, [{"op": "remove", "path": pointer}])
+            mended = Action(key, "repaired", item, after)
+            context.diffs += Outcome(actions=[mended]).diff()
+            outcome.actions = [action for action in outcome.actions if action.key != key] + [mended]
+
+
+def _drop(
+    context: Context,
+    outcome: Outcome,
+    owned: Mapping[str, Held],
+    live: Live,
+    built: killswitch.KillSwitches,
+    guard: Desired,
+) -> list[dict[str, Any]]:
+    """Takes away what belongs to no client any more. What is still injected is kept: vpn_client_inject goes first then."""
+    if not context.prune:
+        return []
     current = {app.key for app in context.topology.clients}
     dropped = [one for key, one in sorted(owned.items()) if key not in current]
-    live = killswitch_release.with_pods(context, live, dropped)
-    free: list[Held] = []
-    for one in dropped:
-        injected = injected_workloads(one, live)
-        if injected:
-            result["kept"].append({"client": one.key, "injected": injected})
-        else:
-            free.append(one)
-    gone = killswitch_release.remove(context, free)
-    stale = [item for one in owned.values() if one.key in current for item in _stale(one, result)]
+    seen = killswitch_release.with_pods(context, live, dropped)
+    injected = {one.key: found for one in dropped if (found := injected_workloads(one, seen))}
+    free = [one for one in dropped if one.key not in injected]
+    outcome.actions += killswitch_release.remove(context, free)
+    remaining = [one for one in owned.values() if one.key in current]
+    stale = [item for one in remaining for item in _stale(one, built)]
     if not guard.waves:
-        stale += [item for one in owned.values() if one.key in current for item in one.admission]
-        if not result["kept"]:
-            stale += [item for item in shared(live, context.topology.instance) if item["kind"] != "Tier"]
-    gone += killswitch_release.delete(context, stale)
-    result["objects"] += gone
-    result["changed"] = result["changed"] or bool(gone)
+        stale += [item for one in remaining for item in one.admission]
+    if not guard.waves and not injected:
+        stale += shared(live, context.topology.instance, admission_only=True)
+    outcome.actions += killswitch_release.delete(context, stale)
+    return [{"client": key, "injected": found} for key, found in sorted(injected.items())]
 
 
-def _stale(one: Held, result: dict[str, Any]) -> list[Manifest]:
-    """Hard denies of a dialect that is no longer written."""
-    written = {"calico": "GlobalNetworkPolicy", "cilium": "CiliumNetworkPolicy", "clusternetworkpolicy": "ClusterNetworkPolicy"}
-    kinds = {"NetworkPolicy"} | {written[name] for policy in result["policies"] for name in policy["hard_deny"]}
-    return [item for item in one.policies if item["kind"] not in kinds]
+def _stale(one: Held, built: killswitch.KillSwitches) -> Sequence[Manifest]:
+    """Hard denies in a language that this run does not write any more."""
+    written = {(item["apiVersion"], item["kind"], item["metadata"]["name"]) for item in built.desired.objects}
+    if one.key not in {edges.app.key for edges in built.edges}:
+        return ()
+    return [item for item in one.policies if (item["apiVersion"], item["kind"], item["metadata"]["name"]) not in written]
 
 
 def _judge(context: Context, result: dict[str, Any], dialects: tuple[str, ...]) -> None:
     """Openings fail the run after everything was written, unless a hard deny stands before them or `force` accepts them."""
-    openings = result["reopened_by"]
-    if not openings or dialects or context.params.get("force"):
+    openings = [item for item in result["reopened_by"] if not (dialects and item.get("covered", True))]
+    if not openings or context.params.get("force") or context.check_mode:
         return
     told = "; ".join(f"{item['client']} by {item['policy']}: {item['reason']}" for item in openings[:5])
     more = f" and {len(openings) - 5} more" if len(openings) > 5 else ""
     raise NetguardError(
-        f"other policies let clients out again: {told}{more}. The kill switches are written, but policies only add up: narrow"
-        " these ones (exclude the client's pods by label), or set force: true",
+        f"other policies let clients out again: {told}{more}. The kill switches are written, but policies only add up: exclude the"
+        " clients' pods from these ones by label, or set force: true",
         **result,
     )

@@ -8,55 +8,66 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
+from .._cluster.converge import Action
 from .._errors import NetguardError
 from .._manifests import admission, names
 from .._manifests.client_edges import ClientEdges
 from .._manifests.model import Live, Manifest
 from .._module import Context
 
-#: A fresh policy and binding take 0.6 to 0.8 s to be in force (measured); a busy server takes longer.
+#: A fresh policy and binding take 0.6 to 0.8 s to be in force (measured), some seconds where a hundred are written at once.
 PATIENCE = 60.0
 PAUSE = 0.2
 
+Answer = tuple[int, str]
 
-def prove(context: Context, live: Live, found: Sequence[ClientEdges], written: Iterable[dict[str, Any]] = ()) -> None:
-    """Waits until a bad pod of each client is refused. Raises NetguardError with the last answer.
 
-    Of clients whose admission was not written in this run (`written`: the run's objects) the first one stands for all.
+def prove(context: Context, live: Live, found: Sequence[ClientEdges], written: Iterable[Action]) -> list[str]:
+    """Waits until a bad pod of each client is refused; returns the clients (`namespace/app`) for which that was shown.
+
+    Of clients whose admission was not written in this run the first one stands for all. Raises NetguardError with the last
+    answer.
     """
-    fresh = {item["name"] for item in written if item["kind"] in (admission.POLICY, admission.BINDING)}
+    kinds = (admission.POLICY, admission.BINDING)
+    fresh = {action.key.name for action in written if action.key.kind in kinds}
     tried = [edges for edges in found if admission.client_name(context.topology, edges.app) in fresh] or list(found[:1])
     deadline = time.monotonic() + PATIENCE
     for edges in tried:
         prove_client(context, live, edges, deadline)
     if tried and admission.protection_name(context.topology) in fresh:
         _prove_protection(context, tried[0], deadline)
+    return [edges.app.key for edges in tried]
 
 
 def prove_client(context: Context, live: Live, edges: ClientEdges, deadline: float | None = None) -> None:
-    """Waits until a dry-run pod without the guard is refused by this client's policy."""
+    """Waits until a dry-run pod without the guard is refused by this client's policy. For vpn_client_inject as well."""
     name = admission.client_name(context.topology, edges.app)
     pod = admission.bad_pod(edges, live)
-    answer = wait_until(lambda: _try(context, "create", pod), lambda status, text: status == 403 and name in text, deadline)
-    if answer is not None:
+    answer = wait_until(
+        lambda: context.online.dry_run("CREATE", pod), lambda status, text: status == 403 and name in text, deadline
+    )
+    if answer:
         raise NetguardError(
-            f"admission of {edges.app.key} is not in force: a pod without the guard should be refused by {name}, and a dry run"
-            f" answered {answer}. Nothing was injected; look at the binding's validationActions and at the API server's log"
+            f"admission of {edges.app.key} is not in force: {name} should refuse a pod without the guard, and a dry run answered"
+            f" {answer}. Nothing was injected; look at the status of this ValidatingAdmissionPolicy and at its binding"
         )
 
 
 def _prove_protection(context: Context, edges: ClientEdges, deadline: float) -> None:
-    policy = {
+    policy: Manifest = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": {"name": names.killswitch(edges.app), "namespace": edges.app.namespace},
     }
     name = admission.protection_name(context.topology)
-    answer = wait_until(lambda: _try(context, "delete", policy), lambda status, text: status == 403 and name in text, deadline)
-    if answer is not None:
-        raise NetguardError(f"the kill switches are not protected: {name} should refuse their deletion, and a dry run answered {answer}")
+    answer = wait_until(
+        lambda: context.online.dry_run("DELETE", policy), lambda status, text: status == 403 and name in text, deadline
+    )
+    if answer:
+        raise NetguardError(
+            f"the kill switches are not protected: {name} should refuse their deletion, and a dry run answered {answer}"
+        )
 
 
 def accepted(context: Context, pod: Manifest) -> None:
@@ -64,29 +75,19 @@ def accepted(context: Context, pod: Manifest) -> None:
 
     Another reason to refuse it (a quota, a webhook) is none of ours and does not hold the removal up.
     """
-    ours = f"netguard-{context.topology.instance}-"
-    answer = wait_until(
-        lambda: _try(context, "create", pod), lambda status, text: not (status == 403 and "ValidatingAdmissionPolicy" in text and ours in text)
-    )
-    if answer is not None:
+    ours = f"ValidatingAdmissionPolicy 'netguard-{context.topology.instance}-"
+    answer = wait_until(lambda: context.online.dry_run("CREATE", pod), lambda status, text: not (status == 403 and ours in text))
+    if answer:
         raise NetguardError(f"admission still refuses pods without the guard: {answer}. Their workload was left as it is")
 
 
-def _try(context: Context, verb: str, manifest: Manifest) -> tuple[int, str]:
-    assert context.cluster is not None
-    status, text = context.cluster.dry_run(verb, manifest)
-    return status, text
-
-
-def wait_until(
-    attempt: Callable[[], tuple[int, str]], good: Callable[[int, str], bool], deadline: float | None = None
-) -> str | None:
-    """None once an answer is good; the last answer when time is up."""
+def wait_until(attempt: Callable[[], Answer], good: Callable[[int, str], bool], deadline: float | None = None) -> str:
+    """Empty once an answer is good; the last answer when time is up."""
     end = time.monotonic() + PATIENCE if deadline is None else deadline
     while True:
         status, text = attempt()
         if good(status, text):
-            return None
+            return ""
         if time.monotonic() > end:
             return f"{status}: {text}" if text else str(status)
         time.sleep(PAUSE)

@@ -10,14 +10,15 @@ and waits for the rollout, under the NetworkPolicy; `remove` takes the policies 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._cluster import Read
+from .._cluster.client import Read
+from .._cluster.converge import Action, Outcome
 from .._errors import NetguardError
 from .._manifests import admission
 from .._manifests.killswitch_held import KINDS, Held, held, injected_workloads, shared, unguarded_pod
-from .._manifests.model import LABEL_INSTANCE, Desired, Key, Live, Manifest
+from .._manifests.model import LABEL_INSTANCE, Key, Live, Manifest
 from .._manifests.workloads import WORKLOADS, labels_of, template_of
 from .._module import Context
 from . import killswitch_proof
@@ -52,40 +53,42 @@ def with_pods(context: Context, live: Live, clients: Iterable[Held]) -> Live:
     return Live((*live.objects, *pods.all("Pod")), {**live.unreadable, **pods.unreadable})
 
 
-def held_by(live: Live, instance: str, workload: Manifest) -> list[Held]:
+def held_by(live: Live, instance: str, workload: Mapping[str, Any]) -> list[Held]:
     """The kill switches of the instance that select the pods of a workload."""
-    labels = labels_of(template_of(workload))
+    labels, namespace = labels_of(template_of(workload)), workload["metadata"]["namespace"]
     return [
         one
         for one in held(live, instance).values()
-        if one.namespace == workload["metadata"]["namespace"] and one.selector is not None and one.selector.matches(labels)
+        if one.namespace == namespace and one.selector is not None and one.selector.matches(labels)
     ]
 
 
 def absent(context: Context) -> dict[str, Any]:
-    """Everything of the instance. Refused while a client is still injected, unless `force`."""
+    """Everything of the instance (or of `only`). Refused while a client is still injected, unless `force`."""
     instance = context.topology.instance
     live = context.read(reads(instance))
-    clients = list(held(live, instance).values())
-    if context.only:
-        wanted = set(context.only)
-        clients = [one for one in clients if one.client in wanted or one.key in wanted]
-    live = with_pods(context, live, clients)
-    injected = {one.key: found for one in clients if (found := injected_workloads(one, live))}
+    clients = [one for one in held(live, instance).values() if not context.only or {one.client, one.key} & set(context.only)]
+    injected = still_injected(context, live, clients)
     if injected and not context.params.get("force"):
         told = "; ".join(f"{key} ({', '.join(found)})" for key, found in sorted(injected.items()))
         raise NetguardError(
-            f"these clients are still injected: {told}. Run vpn_client_inject with state: absent first (playbook remove), so that"
-            " no app is ever without its policy while it has its guard"
+            f"these clients are still injected: {told}. Run vpn_client_inject with state: absent first (playbook remove does), so"
+            " that no app loses its policy before its guard",
+            injected=injected,
         )
-    objects = release(context, clients)
-    objects += remove(context, clients, admission_too=False)
+    outcome = Outcome(actions=[*release(context, clients), *remove(context, clients, admission_too=False)])
     if not context.only:
-        objects += delete(context, shared(live, instance))
-    return {"changed": bool(objects), "objects": objects, "policies": [], "reopened_by": [], "kept": [], "notes": []}
+        outcome.actions += delete(context, shared(live, instance))
+    return outcome.result() | {"policies": [], "reopened_by": [], "kept": [], "proven": [], "notes": []}
 
 
-def release(context: Context, clients: Sequence[Held]) -> list[dict[str, Any]]:
+def still_injected(context: Context, live: Live, clients: Sequence[Held]) -> dict[str, list[str]]:
+    """By client: the workloads and running pods that still have the guard."""
+    seen = with_pods(context, live, clients)
+    return {one.key: found for one in clients if (found := injected_workloads(one, seen))}
+
+
+def release(context: Context, clients: Sequence[Held]) -> list[Action]:
     """Takes the admission of these clients away and waits until a pod without the guard would be accepted."""
     gone = delete(context, [item for one in clients for item in one.admission])
     if gone and not context.check_mode:
@@ -95,39 +98,21 @@ def release(context: Context, clients: Sequence[Held]) -> list[dict[str, Any]]:
     return gone
 
 
-def remove(context: Context, clients: Sequence[Held], *, admission_too: bool = True) -> list[dict[str, Any]]:
+def remove(context: Context, clients: Sequence[Held], *, admission_too: bool = True) -> list[Action]:
     """Takes the policies of these clients away, hard denies before the NetworkPolicy beside them."""
     admitted = [item for one in clients for item in one.admission] if admission_too else []
-    policies = sorted((item for one in clients for item in one.policies), key=lambda item: _rank(item["kind"]))
+    policies = sorted((item for one in clients for item in one.policies), key=lambda item: KINDS.index(item["kind"]))
     return delete(context, [*admitted, *policies])
 
 
-def _rank(kind: str) -> int:
-    return KINDS.index(kind) if kind in KINDS else -1
-
-
-def delete(context: Context, items: Sequence[Manifest]) -> list[dict[str, Any]]:
-    """Deletes in the given order; a protected policy is marked as released first, which its protection asks for."""
-    assert context.cluster is not None
-    protected = [_released(item) for item in items if item["kind"] in KINDS or item["kind"] == "Tier"]
-    if protected and not context.check_mode:
-        context.converge(Desired((tuple(protected),)), part="killswitch", prune=False)
-    for item in items:
-        context.cluster.delete(Key.of(item))
-    return [
-        {
-            "api_version": item["apiVersion"],
-            "kind": item["kind"],
-            "namespace": item["metadata"].get("namespace", ""),
-            "name": item["metadata"]["name"],
-            "action": "deleted",
-        }
-        for item in items
-    ]
-
-
-def _released(item: Manifest) -> Manifest:
-    meta = item["metadata"]
-    kept = {key: meta[key] for key in ("name", "namespace", "labels") if key in meta}
-    annotations = {admission.RELEASE: "true"}
-    return {"apiVersion": item["apiVersion"], "kind": item["kind"], "metadata": {**kept, "annotations": annotations}, "spec": item["spec"]}
+def delete(context: Context, items: Sequence[Manifest]) -> list[Action]:
+    """Deletes in the given order, those of one kind side by side; what is gone already is no change."""
+    actions: list[Action] = []
+    for kind in dict.fromkeys(item["kind"] for item in items):
+        of_kind = [item for item in items if item["kind"] == kind]
+        done = context.online.parallel(
+            lambda item: context.online.delete(Key.of(item), uid=item["metadata"].get("uid", "")), of_kind
+        )
+        actions += [Action(Key.of(item), "deleted", item) for item, gone in zip(of_kind, done, strict=True) if gone]
+    context.diffs += Outcome(actions=actions).diff()
+    return actions
