@@ -152,11 +152,13 @@ reopened_by:
   elements: dict
   sample:
     - client: media/qbittorrent
-      policy: NetworkPolicy media/allow-internet-egress
-      rule: egress[0]
-      reason: egress[0] lets it reach public addresses such as 1.0.0.1
-      witness: 1.0.0.1
-      evaluated: true
+      kind: NetworkPolicy
+      api_version: networking.k8s.io/v1
+      namespace: media
+      name: allow-internet-egress
+      rule: 0
+      allows: [0.0.0.0/5]
+      reason: allows 1.0.0.1, which the kill switch does not
 kept:
   description: Clients that are in no list any more and still injected, with the workloads and pods that have the guard.
   returned: always

@@ -14,7 +14,7 @@ from .._errors import FaultsError
 from .._facts.model import Facts
 from .._manifests import names
 from .._manifests.client_edges import Blocks, edges_of
-from .._manifests.model import LABEL_INSTANCE, LABEL_PART, Live, Manifest
+from .._manifests.model import LABEL_CLIENT, LABEL_INSTANCE, LABEL_PART, Live, Manifest
 from .._manifests.workloads import labels_of, template
 from .._topology.model import App, Topology
 from . import selectors
@@ -39,7 +39,7 @@ def reopened_by(topology: Topology, facts: Facts, live: Live) -> list[dict[str, 
     """
     found: list[dict[str, Any]] = []
     for app in topology.clients:
-        labels = _labels(app, live)
+        labels = _labels(topology, app, live)
         if labels is None:
             continue
         declared = _declared(topology, facts, live, app)
@@ -56,12 +56,12 @@ def reopened_by(topology: Topology, facts: Facts, live: Live) -> list[dict[str, 
     return found
 
 
-def _labels(app: App, live: Live) -> Mapping[str, str] | None:
-    """Labels that the client's pods carry, as far as they are known."""
+def _labels(topology: Topology, app: App, live: Live) -> Mapping[str, str] | None:
+    """Labels that the client's pods carry once it is injected, as far as they are known: others may exclude clients by ours."""
+    assert app.vpn is not None
     found = template(app, live)
-    if found is not None:
-        return {**labels_of(found), **(app.pods or {})}
-    return dict(app.pods) if app.pods else None
+    known = {**(labels_of(found) if found is not None else {}), **(app.pods or {})}
+    return {**known, LABEL_CLIENT: app.vpn.gateway, LABEL_INSTANCE: topology.instance} if known else None
 
 
 def _part(policy: Manifest, topology: Topology) -> str | None:

@@ -28,6 +28,15 @@ from . import killswitch_proof, killswitch_release
 
 PART = "killswitch"
 
+#: Policies that can allow, by the API that serves them: all of them are searched for openings.
+POLICY_KINDS = {
+    "projectcalico.org/v3": ("GlobalNetworkPolicy", "NetworkPolicy"),
+    "crd.projectcalico.org/v1": ("GlobalNetworkPolicy", "NetworkPolicy"),
+    "cilium.io/v2": ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"),
+    "policy.networking.k8s.io/v1alpha2": ("ClusterNetworkPolicy",),
+    "policy.networking.k8s.io/v1alpha1": ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy"),
+}
+
 ARGUMENTS = ArgumentSpec(
     {
         "dialect": {"type": "str", "choices": list(killswitch_deny.DIALECTS), "default": "auto"},
@@ -60,7 +69,6 @@ def operation(context: Context) -> dict[str, Any]:
         guard = admission.build(context.topology, facts, live, built.edges, dialects=built.dialects, images=images)
     missing = [] if context.rendered else _without_namespace(live, built.edges)
     outcome = context.converge(_existing(built.desired, missing), part=PART, prune=False)
-    outcome.actions += [_waiting(edges) for edges in missing]
     _take_release_off(context, outcome)
     outcome.add(context.converge(guard, part=admission.PART, prune=False))
     proven: list[str] = []
@@ -76,6 +84,10 @@ def operation(context: Context) -> dict[str, Any]:
         "proven": proven,
         "notes": [*built.notes, *notes],
     }
+    if missing:
+        # Nothing was written for them, so they are no change.
+        result["objects"] += [_waiting(edges).data() for edges in missing]
+        result["counts"]["waiting"] = len(missing)
     _judge(context, result, built.dialects)
     return result
 
@@ -103,10 +115,9 @@ def reads(instance: str, facts: Facts) -> list[Read]:
     for dialect, apis in killswitch_deny.APIS.items():
         if any(api in facts.cni.policy_apis for api in apis):
             listed += [Read(api, kind) for api, kind in killswitch_deny.kinds(dialect, facts)]
-    return [
-        *listed,
-        *(Read(api, kind) for api, kind in reopen.kinds(facts) if kind != "NetworkPolicy" or api != "networking.k8s.io/v1"),
-    ]
+    known = {(read.api_version, read.kind) for read in listed}
+    others = ((api, kind) for api in facts.cni.policy_apis for kind in POLICY_KINDS.get(api, ()))
+    return [*listed, *(Read(api, kind) for api, kind in others if (api, kind) not in known)]
 
 
 def wants_admission(context: Context, facts: Facts, notes: list[str]) -> bool:
@@ -208,13 +219,19 @@ def _stale(one: Held, built: killswitch.KillSwitches) -> Sequence[Manifest]:
 
 def _judge(context: Context, result: dict[str, Any], dialects: tuple[str, ...]) -> None:
     """Openings fail the run after everything was written, unless a hard deny stands before them or `force` accepts them."""
-    openings = [item for item in result["reopened_by"] if not (dialects and item.get("covered", True))]
-    if not openings or context.params.get("force") or context.check_mode:
+    openings = result["reopened_by"]
+    if not openings or dialects or context.params.get("force") or context.check_mode:
         return
-    told = "; ".join(f"{item['client']} by {item['policy']}: {item['reason']}" for item in openings[:5])
+    told = "; ".join(_opening(item) for item in openings[:5])
     more = f" and {len(openings) - 5} more" if len(openings) > 5 else ""
     raise NetguardError(
         f"other policies let clients out again: {told}{more}. The kill switches are written, but policies only add up: exclude the"
         " clients' pods from these ones by label, or set force: true",
         **result,
     )
+
+
+def _opening(item: Mapping[str, Any]) -> str:
+    where = f"{item['namespace']}/{item['name']}" if item["namespace"] else item["name"]
+    rule = "" if item["rule"] is None else f", egress[{item['rule']}]"
+    return f"{item['client']} by {item['kind']} {where}{rule}: {item['reason']}"
