@@ -24,6 +24,7 @@ _FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, 
 
 
 def check(topology: Topology, facts: Facts, live: Live, options: PodOptions, *, manage_pod_security: bool) -> list[Fault]:
+    """Every fault that depends on the cluster or on the module's own options."""
     faults = [*_options(options)]
     for position, gateway in enumerate(topology.gateways):
         path = f"gateways[{position}]"
@@ -32,6 +33,24 @@ def check(topology: Topology, facts: Facts, live: Live, options: PodOptions, *, 
         if not manage_pod_security:
             faults += _pod_security(path, gateway, facts, live)
     return faults
+
+
+def notes(topology: Topology, facts: Facts) -> list[str]:
+    """What is no fault but worth knowing of these gateways in this cluster."""
+    said = []
+    if facts.cni.enforces_network_policy is False and topology.gateways:
+        said.append(
+            f"{facts.cni.name} enforces no NetworkPolicy: the gateways are held closed by the rules inside their pods alone"
+        )
+    for gateway in topology.gateways:
+        ranges = [item for item in facts.pods if item.version == 4]
+        wide = len(ranges) > 1 or any(item.prefixlen < gateway.overlay.network.prefixlen for item in ranges)
+        if gateway.overlay.scripts == "netguard" and wide:
+            said.append(
+                f"gateway {gateway.name}: the pods' range is larger than the overlay {gateway.overlay.network}, so that two clients "
+                "can fall on one address; the gateway then serves the first and names the second in its log"
+            )
+    return said
 
 
 def _options(options: PodOptions) -> Iterator[Fault]:
@@ -96,6 +115,9 @@ def _pod_security(path: str, gateway: Gateway, facts: Facts, live: Live) -> Iter
     """The pod is privileged (ip_forward) and has NET_ADMIN: neither baseline nor restricted admits it."""
     found = live.get("Namespace", "", gateway.namespace)
     if found is None:
+        return
+    if found["metadata"].get("deletionTimestamp"):
+        yield Fault(f"{path}.namespace", f"namespace {gateway.namespace} is being deleted", "run again when it is gone")
         return
     labels = found["metadata"].get("labels") or {}
     if labels.get(LABEL_INSTANCE) and labels.get(LABEL_PART) == "gateway":

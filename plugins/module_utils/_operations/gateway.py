@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from .._argspec import FACTS, TOPOLOGY, WAIT, WRITER, ArgumentSpec
 from .._cluster.client import Read
-from .._cluster.converge import Outcome
+from .._cluster.converge import Action, Outcome, is_ours
 from .._cluster.wait import Goal, wait
 from .._errors import NetguardError
 from .._facts.model import Facts
@@ -21,13 +22,14 @@ from .._manifests import gateway as builder
 from .._manifests import gateway_credentials, names
 from .._manifests.client_patch import API_VERSIONS
 from .._manifests.client_rollout import rolled_out
+from .._manifests.gateway_checks import notes as cluster_notes
 from .._manifests.gateway_pod import GLUETUN, PodOptions
 from .._manifests.gateway_policy import client_namespaces, vpn_port
 from .._manifests.gluetun_case import Case
 from .._manifests.gluetun_env import tunnel_mtu
 from .._manifests.gluetun_faults import advise
 from .._manifests.images import Images
-from .._manifests.model import Desired, Key, Live, Manifest
+from .._manifests.model import LABEL_GATEWAY, LABEL_INSTANCE, LABEL_PART, Desired, Key, Live, Manifest
 from .._module import Context
 from .._topology.model import Gateway, Topology
 
@@ -54,7 +56,7 @@ _EXIT = re.compile(r"Public IP address is (\S+)")
 def operation(context: Context) -> dict[str, Any]:
     """Creates, changes, renders or removes the gateways; the result of the module."""
     if context.state == "absent":
-        return context.converge(Desired(), part=builder.PART).result()
+        return _removed(context).result()
     topology, params = context.topology, context.params
     if not topology.gateways:
         context.refuse_empty("gateways", builder.PART)
@@ -73,6 +75,8 @@ def operation(context: Context) -> dict[str, Any]:
     subset = replace(topology, gateways=tuple(gateway for gateway in topology.gateways if gateway.name in only))
     outcome, live, pending = _credentials_first(context, subset, live, given)
     desired = builder.build(topology, facts, live, only=only, pending=pending, **how)
+    if context.prune and not context.rendered:
+        outcome.add(_retire(context, frozenset(_deployment(gateway) for gateway in topology.gateways)))
     outcome.add(context.converge(desired, part=builder.PART))
     if context.waits:
         _wait(context, subset)
@@ -82,6 +86,20 @@ def operation(context: Context) -> dict[str, Any]:
         "gateways": [_described(context, facts, live, case) for case in cases],
         "notes": _notes(context, topology, facts, credentials, options),
     }
+
+
+def _removed(context: Context) -> Outcome:
+    outcome = _retire(context, frozenset())
+    outcome.add(context.converge(Desired(), part=builder.PART))
+    ending = [action.key for action in outcome.actions if action.key.kind == "Namespace" and action.action == "deleted"]
+    if context.waits and ending:
+        wait(context.online, [Goal(key, _ended) for key in ending], context.deadline)
+    return outcome
+
+
+def _ended(found: Mapping[str, Any] | None) -> tuple[bool, str]:
+    """A namespace that is still going would refuse what the next run writes into it."""
+    return found is None, "it is still being deleted"
 
 
 def _given(params: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -137,6 +155,35 @@ def _credentials_first(
 
 def _place(item: Manifest) -> tuple[str, str, str]:
     return item["kind"], item["metadata"]["namespace"], item["metadata"]["name"]
+
+
+def _retire(context: Context, wanted: frozenset[Key]) -> Outcome:
+    """Ends the pods of gateways that are no longer wanted, before their policies go: a pod never runs without its policy.
+
+    In check mode nothing is done here; the pruning that follows lists what would go.
+    """
+    outcome = Outcome()
+    if context.check_mode:
+        return outcome
+    cluster, instance = context.online, context.topology.instance
+    selector = f"{LABEL_INSTANCE}={instance},{LABEL_PART}={builder.PART}"
+    ours = [
+        item for item in cluster.list("apps/v1", "Deployment", label_selector=selector) if is_ours(item, instance, builder.PART)
+    ]
+    gone = [item for item in ours if Key.of(item) not in wanted]
+    for item in gone:
+        if cluster.delete(Key.of(item), uid=item["metadata"]["uid"]):
+            outcome.actions.append(Action(Key.of(item), "deleted", item, {}))
+    context.diffs += outcome.diff()
+    for item in gone if context.waits else ():
+        meta = item["metadata"]
+        pods = f"{LABEL_INSTANCE}={instance},{LABEL_GATEWAY}={meta['labels'].get(LABEL_GATEWAY, '')}"
+        while cluster.list("v1", "Pod", meta["namespace"], label_selector=pods):
+            if context.deadline.passed:
+                text = f"the pod of {Key.of(item)} has not ended after {context.deadline.seconds:.0f} s; its policy was kept"
+                raise NetguardError(text)
+            time.sleep(0.5)
+    return outcome
 
 
 def _wait(context: Context, topology: Topology) -> None:
@@ -200,7 +247,7 @@ def _exit_ip(context: Context, gateway: Gateway) -> str:
 def _notes(
     context: Context, topology: Topology, facts: Facts, credentials: gateway_credentials.Given | Any, options: PodOptions
 ) -> list[str]:
-    said: Iterable[str] = advise(topology, credentials, facts=facts, images=options.images)
+    said: Iterable[str] = [*advise(topology, credentials, facts=facts, images=options.images), *cluster_notes(topology, facts)]
     unwritten = [
         f"gateway {gateway.name}: a Secret is never rendered, create {gateway.namespace}/{names.gateway_secret(gateway)}"
         for gateway in topology.gateways

@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._errors import FaultsError
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.model import Cni, Dns, Facts
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests import gateway as builder
-from ansible_collections.homelab.netguard.plugins.module_utils._manifests import gluetun
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests import gateway_checks, gluetun
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.gateway_pod import PodOptions
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.gateway_side import reverse_zones
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.images import Images
@@ -508,6 +509,46 @@ def test_pod_security_can_be_managed() -> None:
     assert patch.target.name == "vpn"
     assert patch.body == {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
     assert not [item for item in desired.objects if item["kind"] == "Namespace"]
+
+
+def test_a_namespace_that_is_going_is_refused() -> None:
+    going = namespace("vpn")
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    with pytest.raises(FaultsError, match="namespace vpn is being deleted"):
+        built(live=(*LIVE[:2], going))
+
+
+@pytest.mark.parametrize(
+    ("facts", "keys", "expected"),
+    [
+        ({}, {}, None),
+        ({"cni": Cni("flannel", False)}, {}, "flannel enforces no NetworkPolicy"),
+        ({"pods": (ipaddress.ip_network("10.0.0.0/12"),)}, {}, "larger than the overlay"),
+        ({}, {"overlay": {"network": "172.29.0.0/20"}}, "larger than the overlay"),
+    ],
+)
+def test_notes(facts: dict[str, Any], keys: dict[str, Any], expected: str | None) -> None:
+    topology = parse("home", gateways=[{**GATEWAY, **keys}], apps=APPS)
+    said = gateway_checks.notes(topology, Facts(**{**FACTS.__dict__, **facts}))
+    assert said == [] if expected is None else any(expected in text for text in said)
+
+
+def test_the_documentation_lists_every_provider_as_it_is() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "gateway.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and line.count(" | ") == 3]
+    table = {row[0].strip("| ").split(" (")[0].split(", 3.41")[0].replace(" ⇄", ""): row for row in rows}
+    for name, provider in gluetun.PROVIDERS.items():
+        assert name in table, name
+        assert table[name][1] == ", ".join(f"`{key}`" for key in provider.filters)
+        assert (table[name][2] == "–") is (provider.wireguard is None)
+        assert ("⇄" in table[name][0]) is provider.port_forwarding
+        assert provider.openvpn is not None
+        if name != "custom":
+            assert ("no TCP" in table[name][3]) is not (
+                provider.openvpn.tcp and bool(provider.openvpn.tcp_port or provider.openvpn.tcp_ports)
+            )
+            for port in provider.openvpn.udp_ports or (provider.openvpn.udp_port,):
+                assert str(port) in table[name][3]
 
 
 # Our own scripts
