@@ -25,6 +25,20 @@ The gateway asks the cluster's DNS for the names in `CLIENTS_FILE` in every DNS 
 
 from __future__ import annotations
 
+from . import (
+    script_client_init,
+    script_client_ready,
+    script_client_sidecar,
+    script_gateway,
+    script_gateway_init,
+    script_gateway_ready,
+    script_gateway_sidecar,
+    script_guard,
+    script_lib,
+    script_overlay,
+    script_raw,
+)
+
 MOUNT = "/netguard"
 SETTINGS_FILE = "settings.sh"
 CLIENTS_MOUNT = "/netguard-clients"
@@ -52,5 +66,19 @@ GATEWAY_READY = ("/bin/sh", f"{MOUNT}/gateway-ready.sh")
 GATEWAY_METRICS = ("/bin/sh", f"{MOUNT}/gateway-ready.sh", "metrics")
 
 #: File name to text.
-CLIENT_SCRIPTS: dict[str, str] = {}
-GATEWAY_SCRIPTS: dict[str, str] = {}
+CLIENT_SCRIPTS: dict[str, str] = {
+    "lib.sh": script_lib.SCRIPT,
+    "guard.sh": script_guard.SCRIPT,
+    "raw.sh": script_raw.SCRIPT,
+    "overlay.sh": script_overlay.SCRIPT,
+    "client-init.sh": script_client_init.SCRIPT,
+    "client-sidecar.sh": script_client_sidecar.SCRIPT,
+    "client-ready.sh": script_client_ready.SCRIPT,
+}
+GATEWAY_SCRIPTS: dict[str, str] = {
+    "lib.sh": script_lib.SCRIPT,
+    "gateway.sh": script_gateway.SCRIPT,
+    "gateway-init.sh": script_gateway_init.SCRIPT,
+    "gateway-sidecar.sh": script_gateway_sidecar.SCRIPT,
+    "gateway-ready.sh": script_gateway_ready.SCRIPT,
+}

@@ -1,0 +1,141 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The client's sidecar."""
+
+from __future__ import annotations
+
+SCRIPT = r"""#!/bin/sh
+# Keeps the overlay right as long as the pod lives. The way out is open only while the gateway answers over the overlay.
+DIR=${0%/*}
+# shellcheck source=/dev/null
+. "$DIR/lib.sh"
+# shellcheck source=/dev/null
+. "$DIR/guard.sh"
+# shellcheck source=/dev/null
+. "$DIR/raw.sh"
+# shellcheck source=/dev/null
+. "$DIR/overlay.sh"
+
+trap 'log "ends"; exit 0' TERM INT
+
+choose_iptables
+choose_ip6tables
+POD=$(own_address)
+[ -n "$POD" ] || die "the pod has no IPv$OUTER address"
+overlay_names
+PEER=$GATEWAY
+TUNNEL=unknown
+MISSES=0
+STARTED=$(date +%s)
+SINCE=$STARTED
+OPENED=0
+REPAIRED=0
+
+state() {
+  printf 'OVERLAY=%s\nTUNNEL=%s\nPEER=%s\nADDRESS=%s\nSINCE=%s\nOPENED=%s\nREPAIRED=%s\nRAW=%s\n' \
+    "$OPEN" "$TUNNEL" "$PEER" "$ADDRESS" "$SINCE" "$OPENED" "$REPAIRED" "$RAW" >"$STATE/state.new"
+  mv "$STATE/state.new" "$STATE/state"
+}
+
+lay() {
+  rm -f "$STATE/guard4" "$STATE/guard6"
+  guard_load
+  raw_load
+  overlay_up
+  [ "$OPEN" = no ] || overlay_default
+}
+
+# An answer is taken only from inside the pod ranges.
+look_up() {
+  for look_server in $DNS_SERVERS; do
+    look_type=A
+    [ "$OUTER" = 4 ] || look_type=AAAA
+    look_answers=$(dig +short +time=1 +tries=1 "@$look_server" "$GATEWAY_NAME." "$look_type" 2>/dev/null)
+    for look_answer in $look_answers; do
+      if [ "$OUTER" = 4 ]; then is_ipv4 "$look_answer" || continue; else is_ipv6 "$look_answer" || continue; fi
+      # shellcheck disable=SC2086 # a list
+      if in_networks "$look_answer" $POD_RANGES; then
+        echo "$look_answer"
+        return 0
+      fi
+    done
+  done
+  return 1
+}
+
+follow() {
+  [ -z "$GATEWAY" ] || return 0
+  look_up >"$STATE/peer" &
+  wait $!
+  follow_found=$(cat "$STATE/peer")
+  [ -n "$follow_found" ] && [ "$follow_found" != "$PEER" ] || return 0
+  log "gateway: $GATEWAY_NAME is $follow_found"
+  PEER=$follow_found
+  overlay_peer
+  guard_gate
+  raw_load
+}
+
+answers() { run ping -q -n -c 1 -W 1 -s 16 "$1" >/dev/null 2>&1; }
+
+change() { # OVERLAY TUNNEL reason
+  [ "$1 $2" = "$OPEN $TUNNEL" ] && return 0
+  if [ "$1" = yes ] && [ "$OPEN" = no ]; then
+    OPEN=yes
+    OPENED=$((OPENED + 1))
+    guard_gate
+    overlay_default
+  elif [ "$1" = no ] && [ "$OPEN" = yes ]; then
+    overlay_no_default
+    OPEN=no
+    guard_gate
+  fi
+  TUNNEL=$2
+  log "overlay $([ "$OPEN" = yes ] && echo open || echo closed), tunnel $TUNNEL: $3 (after $(($(date +%s) - SINCE)) s)"
+  SINCE=$(date +%s)
+  state
+}
+
+look() {
+  if [ "$OPEN" = yes ] && answers "$TUNNEL_MARK"; then
+    MISSES=0
+    change yes up 'the gateway answers, its tunnel is up'
+  elif answers "$VIA"; then
+    MISSES=0
+    if [ "$OPEN" = no ] && answers "$TUNNEL_MARK"; then
+      change yes up 'the gateway answers, its tunnel is up'
+    else
+      change yes down "the gateway $PEER answers, its tunnel is down"
+    fi
+  else
+    MISSES=$((MISSES + 1))
+    [ "$MISSES" -lt 2 ] && [ "$OPEN" = yes ] && return 0
+    change no down "no answer from the gateway ${PEER:-$GATEWAY_NAME} over the overlay"
+    follow
+  fi
+}
+
+repair() {
+  guard_intact && overlay_intact && return 0
+  REPAIRED=$((REPAIRED + 1))
+  log 'repair: rules, link or routes had been changed'
+  lay
+  state
+}
+
+lay
+overlay_no_default
+follow
+state
+log "sidecar: $ADDRESS waits for the gateway ${PEER:-$GATEWAY_NAME}"
+turn=0
+while :; do
+  look
+  turn=$((turn + 1))
+  if [ $((turn % 5)) -eq 0 ]; then repair; fi
+  # a pod that waits asks often, one that works asks once a second
+  if [ "$OPEN $TUNNEL" = 'yes up' ]; then run sleep 1; else run sleep 0.2; fi
+done
+"""

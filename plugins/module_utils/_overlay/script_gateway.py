@@ -1,0 +1,203 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The gateway's rules."""
+
+from __future__ import annotations
+
+SCRIPT = r"""#!/bin/sh
+# The gateway's rules. Sourced by gateway-init.sh and gateway-sidecar.sh.
+#
+# Gluetun owns the tables' policies and its INPUT and OUTPUT rules; ours are FORWARD, nat and mangle, in chains of our own, so
+# that its parser (which reads INPUT, OUTPUT and nat PREROUTING) meets nothing it does not know. When Gluetun fails to start it
+# flushes `filter` and opens the policies: what must hold then stands in mangle, and the sidecar puts the rest back.
+
+NET_TABLE=4753 # SAVED_TABLE: the way to the clients' pods, beside the tunnel's routes
+
+gateway_names() {
+  VIA=$(overlay_gateway)
+  TUNNEL_MARK=$(overlay_mark)
+}
+
+# Who dnsmasq runs as: its questions leave by the tunnel alone.
+resolver_uid() { id -u nobody 2>/dev/null || echo 65534; }
+
+mangle_text() {
+  family=$1
+  echo '*mangle'
+  printf ':NETGUARD-%s - [0:0]\n' FORWARD OUT CLIENTS SOURCES LOCAL
+  jump "$family" mangle FORWARD NETGUARD-FORWARD
+  jump "$family" mangle OUTPUT NETGUARD-OUT
+  jump "$family" mangle INPUT NETGUARD-LOCAL
+  jump "$family" mangle PREROUTING NETGUARD-SOURCES
+  mangle_forward
+  mangle_local
+  mangle_output
+  clients_text
+  echo COMMIT
+}
+
+# From the overlay to the tunnel and back, and nothing else: not to the home, the cluster, or another client.
+mangle_forward() {
+  a='-A NETGUARD-FORWARD'
+  if [ "$family" = 4 ]; then
+    echo "$a -i $VXLAN -o $TUNNEL -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
+    echo "$a -i $TUNNEL -o $VXLAN -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
+    echo "$a -i $VXLAN -o $TUNNEL -s $NETWORK -j RETURN"
+    echo "$a -i $TUNNEL -o $VXLAN -d $NETWORK -j RETURN"
+  fi
+  echo "$a -j DROP"
+}
+
+# Clients may ping the gateway and ask its resolver; the control server and whatever else listens is not theirs.
+mangle_local() {
+  a='-A NETGUARD-LOCAL'
+  if [ "$family" = 4 ]; then
+    echo "$a -i $VXLAN -d $NETWORK -p icmp --icmp-type echo-request -j RETURN"
+    echo "$a -i $VXLAN -d $VIA -p udp --dport 53 -j RETURN"
+    echo "$a -i $VXLAN -d $VIA -p tcp --dport 53 -j RETURN"
+    echo "$a ! -i $VXLAN -d $NETWORK ! -s $NETWORK -j DROP"
+  fi
+  echo "$a -i $VXLAN -j DROP"
+  if [ "$family" = "$OUTER" ]; then
+    echo "$a -i $INTERFACE -p udp --dport $PORT -j NETGUARD-CLIENTS"
+  else
+    echo "$a -i $INTERFACE -p udp --dport $PORT -j DROP"
+  fi
+}
+
+mangle_output() {
+  a='-A NETGUARD-OUT'
+  echo "$a -o lo -j RETURN"
+  # frames go to who asked for them: the way to a silent client may be missing on the node
+  echo "$a -p udp --dport $PORT -m conntrack --ctstate ESTABLISHED --ctdir REPLY -j RETURN"
+  echo "$a -p udp --dport $PORT -j DROP"
+  echo "$a -o $TUNNEL -j RETURN"
+  [ "$family" = 6 ] || echo "$a -o $VXLAN -j RETURN"
+  if [ "$DNS" = split ]; then
+    # shellcheck disable=SC2086 # a list
+    for item in $(only "$family" $DNS_SERVERS); do
+      for protocol in udp tcp; do
+        echo "$a -d $item -p $protocol --dport 53 -j RETURN"
+      done
+    done
+  fi
+  echo "$a -m owner --uid-owner $(resolver_uid) -j DROP"
+}
+
+# CLIENTS holds `outer inner mac` lines. An inner source is believed only behind its own pod's address (u32: inner EtherType
+# and source behind the headers of UDP, VXLAN and Ethernet), and again without the frame's own claims on vxlan0.
+clients_text() {
+  a='-A NETGUARD-CLIENTS'
+  if [ "$family" = "$OUTER" ] && [ -s "$CLIENTS" ]; then
+    while read -r outer inner _; do
+      number=$(printf '0x%08x' "$(number4 "$inner")")
+      if [ "$U32" = no ]; then
+        echo "$a -s $outer -j RETURN"
+      elif [ "$family" = 4 ]; then
+        echo "$a -s $outer -m u32 --u32 0>>22&0x3C@26&0xFFFF=0x0800&&0>>22&0x3C@42=$number -j RETURN"
+      else
+        echo "$a -s $outer -m u32 --u32 66&0xFFFF=0x0800&&82=$number -j RETURN"
+      fi
+    done <"$CLIENTS"
+  fi
+  echo "$a -j DROP"
+  a='-A NETGUARD-SOURCES'
+  if [ "$family" = 4 ] && [ -s "$CLIENTS" ]; then
+    while read -r outer inner mac; do
+      echo "$a -i $VXLAN -s $inner -m mac --mac-source $mac -j RETURN"
+    done <"$CLIENTS"
+  fi
+  echo "$a -i $VXLAN -j DROP"
+}
+
+filter_text() {
+  family=$1
+  echo '*filter'
+  echo ':FORWARD DROP [0:0]'
+  echo ':NETGUARD-FORWARD - [0:0]'
+  jump "$family" filter FORWARD NETGUARD-FORWARD
+  a='-A NETGUARD-FORWARD'
+  if [ "$family" = 4 ]; then
+    echo "$a -i $VXLAN -o $TUNNEL -s $NETWORK -j ACCEPT"
+    echo "$a -i $TUNNEL -o $VXLAN -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+    echo "$a -i $TUNNEL -o $VXLAN -m conntrack --ctstate NEW,DNAT -j ACCEPT"
+  fi
+  echo "$a -j DROP"
+  echo COMMIT
+}
+
+# nat PREROUTING gets a jump only when there is something to forward: Gluetun reads that chain.
+nat_text() {
+  echo '*nat'
+  printf ':NETGUARD-%s - [0:0]\n' NAT DNAT
+  jump 4 nat POSTROUTING NETGUARD-NAT
+  echo "-A NETGUARD-NAT -s $NETWORK -o $TUNNEL -j MASQUERADE"
+  if [ -s "$FORWARDED" ]; then
+    jump 4 nat PREROUTING NETGUARD-DNAT
+    while read -r protocol outer inner port; do
+      echo "-A NETGUARD-DNAT -i $TUNNEL -p $protocol --dport $outer -j DNAT --to-destination $inner:$port"
+    done <"$FORWARDED"
+  fi
+  echo COMMIT
+}
+
+gateway_rules() {
+  mangle_text 4 | restore 4 || return 1
+  [ -z "$IPT6" ] || mangle_text 6 | restore 6 || return 1
+  filter_text 4 | restore 4 || return 1
+  [ -z "$IPT6" ] || filter_text 6 | restore 6 || return 1
+  nat_text | restore 4
+}
+
+clients_load() {
+  for family in 4 6; do
+    [ "$family" = 6 ] && [ -z "$IPT6" ] && continue
+    {
+      echo '*mangle'
+      printf ':NETGUARD-%s - [0:0]\n' CLIENTS SOURCES
+      clients_text
+      echo COMMIT
+    } | restore "$family" || return 1
+  done
+}
+
+choose_u32() {
+  U32=no
+  ipt "$OUTER" -t mangle -N NETGUARD-TRY 2>/dev/null
+  ipt "$OUTER" -t mangle -A NETGUARD-TRY -m u32 --u32 '42=0' -j RETURN 2>/dev/null && U32=yes
+  ipt "$OUTER" -t mangle -F NETGUARD-TRY
+  ipt "$OUTER" -t mangle -X NETGUARD-TRY
+}
+
+rules_intact() {
+  for intact_family in 4 6; do
+    [ "$intact_family" = 6 ] && [ -z "$IPT6" ] && continue
+    rules_now=$("$([ "$intact_family" = 4 ] && echo "$IPT4" || echo "$IPT6")-save") || return 1
+    for intact_chain in FORWARD OUTPUT INPUT PREROUTING; do
+      intact_name=$intact_chain
+      case $intact_chain in
+        OUTPUT) intact_name=OUT ;;
+        INPUT) intact_name=LOCAL ;;
+        PREROUTING) intact_name=SOURCES ;;
+      esac
+      case $rules_now in
+        *"-A $intact_chain -j NETGUARD-$intact_name"*) ;;
+        *) return 1 ;;
+      esac
+    done
+    case $rules_now in
+      *':FORWARD DROP'*) ;;
+      *) return 1 ;;
+    esac
+    # nothing but the client list and the forwarded ports ever changes
+    rules_now=$(printf '%s\n' "$rules_now" | grep '^-A \(NETGUARD-\(FORWARD\|LOCAL\|OUT\|NAT\)\|FORWARD\|POSTROUTING\) ')
+    if [ -f "$STATE/rules$intact_family" ]; then
+      [ "$rules_now" = "$(cat "$STATE/rules$intact_family")" ] || return 1
+    else
+      printf '%s\n' "$rules_now" >"$STATE/rules$intact_family"
+    fi
+  done
+}
+"""

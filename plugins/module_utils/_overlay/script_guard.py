@@ -1,0 +1,202 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The guard of a client: its rule set."""
+
+from __future__ import annotations
+
+SCRIPT = r"""#!/bin/sh
+# The guard: nothing leaves or enters the pod but what is listed here. Sourced by client-init.sh and client-sidecar.sh.
+#
+# Table filter alone, in chains of our own that end in DROP; a mesh owns nat and mangle. The overlay's chain is open (OPEN=yes)
+# only while the gateway answers over the overlay: frames sent before could leave the node by its default route.
+# A frame of the overlay carries MARK, which its inner packet got on the way to vxlan0: a datagram that an application
+# itself addresses to the gateway's port has none.
+
+MARK=0x4e000000/0xff000000
+OPEN=no
+PEER= # the gateway's address, by ClusterIP or looked up
+
+# shellcheck disable=SC2046 # lists of words
+hosts_of() { only "$1" $(list "${HOST_IPS:-}"); }
+
+matches() { # family protocol first last -> match of the destination port
+  case $2 in
+    all) ;;
+    icmp) if [ "$1" = 4 ]; then printf -- '-p icmp'; else printf -- '-p ipv6-icmp'; fi ;;
+    *) printf -- '-p %s --dport %s:%s' "$2" "$3" "$4" ;;
+  esac
+}
+
+# New flows are judged by the port they were sent to: a mesh redirects them before this table sees them.
+new_flow() { # protocol first last
+  case $1 in
+    tcp) printf -- '-p tcp --syn -m conntrack --ctstate NEW --ctorigdstport %s:%s' "$2" "$3" ;;
+    all) printf -- '-m conntrack --ctstate NEW' ;;
+    icmp) printf -- '-p icmp -m conntrack --ctstate NEW' ;;
+    *) printf -- '-p %s -m conntrack --ctstate NEW --ctorigdstport %s:%s' "$1" "$2" "$3" ;;
+  esac
+}
+
+# Splits `network,protocol,first,last` (or `protocol,first,last`) into words.
+fields() { list "$1"; }
+
+guard_text() {
+  family=$1
+  echo '*filter'
+  printf ':%s DROP [0:0]\n' INPUT OUTPUT FORWARD
+  printf ':NETGUARD-%s - [0:0]\n' IN OUT TUNNEL OPEN PEER-IN PEER-OUT
+  jump "$family" filter INPUT NETGUARD-IN
+  jump "$family" filter OUTPUT NETGUARD-OUT
+  guard_input
+  guard_output
+  gate_text
+  echo COMMIT
+}
+
+guard_input() {
+  a='-A NETGUARD-IN'
+  echo "$a -i lo -j ACCEPT"
+  if [ "$family" = 4 ]; then
+    # an answer to a packet for the tunnel's address that comes by another way would tell who is behind it
+    echo "$a ! -i $VXLAN -d $NETWORK -j DROP"
+    echo "$a -i $VXLAN -d $ADDRESS -m conntrack --ctstate ESTABLISHED -j ACCEPT"
+    echo "$a -i $VXLAN -d $ADDRESS -p icmp --icmp-type destination-unreachable -m conntrack --ctstate RELATED -j ACCEPT"
+    for item in $FORWARDS; do
+      # shellcheck disable=SC2046 # three words
+      echo "$a -i $VXLAN -d $ADDRESS $(new_flow $(fields "$item")) -j ACCEPT"
+    done
+  fi
+  echo "$a -i $VXLAN -j DROP"
+  echo "$a -i $INTERFACE -p udp --dport $PORT -j NETGUARD-PEER-IN"
+  echo "$a -i $INTERFACE -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+  [ "$family" = 4 ] || neighbours "$a -i"
+  for item in $PROBES; do
+    # shellcheck disable=SC2086,SC2046 # lists of words
+    for source in $(hosts_of "$family") $(only "$family" $PROBE_SOURCES); do
+      echo "$a -i $INTERFACE -s $source $(new_flow $(fields "$item")) -j ACCEPT"
+    done
+  done
+  for item in $INGRESS; do
+    [ "$(family_of "$item")" = "$family" ] || continue
+    # shellcheck disable=SC2046 # four words
+    set -- $(fields "$item")
+    echo "$a -i $INTERFACE -s $1 $(new_flow "$2" "$3" "$4") -j ACCEPT"
+  done
+  if [ "$MESH" = yes ]; then
+    # shellcheck disable=SC2086 # a list
+    for source in $(only "$family" $POD_RANGES); do
+      echo "$a -i $INTERFACE -s $source $(new_flow tcp 15008 15008) -j ACCEPT"
+    done
+  fi
+  echo "$a -j DROP"
+}
+
+guard_output() {
+  a='-A NETGUARD-OUT'
+  echo "$a -o lo -j ACCEPT"
+  if [ "$family" = 4 ]; then
+    echo "$a -d 127.0.0.0/8 -j ACCEPT"
+    echo "$a -o $VXLAN -j NETGUARD-TUNNEL"
+    echo "-A NETGUARD-TUNNEL -j MARK --set-xmark $MARK"
+    for item in "$(overlay_gateway)" "$(overlay_mark)"; do # the handshake carries nothing of the application's
+      echo "-A NETGUARD-TUNNEL -s $ADDRESS -d $item -p icmp --icmp-type echo-request -m length --length 0:128 -j ACCEPT"
+    done
+    echo '-A NETGUARD-TUNNEL -j NETGUARD-OPEN'
+    echo '-A NETGUARD-TUNNEL -j DROP'
+    echo "$a -s $NETWORK -j DROP"
+  else
+    echo "$a -d ::1 -j ACCEPT"
+    echo "$a -o $VXLAN -j DROP"
+  fi
+  echo "$a -o $INTERFACE -p udp --dport $PORT -j NETGUARD-PEER-OUT"
+  echo "$a -o $INTERFACE -m conntrack --ctstate ESTABLISHED,RELATED --ctdir REPLY -j ACCEPT"
+  [ "$family" = 4 ] || neighbours "$a -o"
+  for item in $EGRESS; do
+    [ "$(family_of "$item")" = "$family" ] || continue
+    # shellcheck disable=SC2046 # four words
+    set -- $(fields "$item")
+    echo "$a -o $INTERFACE -d $1 $(matches "$family" "$2" "$3" "$4") -j ACCEPT"
+  done
+  owner="-m owner --gid-owner ${SIDECAR_GID:-4753}"
+  [ "$APP_DNS" = yes ] && owner=
+  # shellcheck disable=SC2086 # a list
+  for item in $(only "$family" $DNS_SERVERS); do
+    for protocol in udp tcp; do
+      echo "$a -o $INTERFACE -d $item -p $protocol --dport 53 $owner -j ACCEPT"
+    done
+  done
+  echo "$a -j DROP"
+}
+
+neighbours() {
+  for type in 133 134 135 136; do
+    echo "$1 $INTERFACE -p ipv6-icmp --icmpv6-type $type -m hl --hl-eq 255 -j ACCEPT"
+  done
+}
+
+# The part that changes with the gateway: who it is, and whether it answers.
+gate_text() {
+  if [ "$family" = 4 ] && [ "$OPEN" = yes ]; then
+    echo "-A NETGUARD-OPEN -s $ADDRESS -j ACCEPT"
+  fi
+  if [ "$family" = "$OUTER" ] && [ -n "$PEER" ]; then
+    echo "-A NETGUARD-PEER-IN -s $PEER -p udp --sport $PORT -j ACCEPT"
+    echo "-A NETGUARD-PEER-OUT -d $PEER -p udp --sport $PORT -m mark --mark $MARK -j ACCEPT"
+  fi
+  echo '-A NETGUARD-PEER-IN -j DROP'
+  echo '-A NETGUARD-PEER-OUT -j DROP'
+}
+
+guard_gate() {
+  for family in 4 6; do
+    [ "$family" = 6 ] && [ "$OUTER" = 4 ] && continue
+    {
+      echo '*filter'
+      printf ':NETGUARD-%s - [0:0]\n' OPEN PEER-IN PEER-OUT
+      gate_text
+      echo COMMIT
+    } | restore "$family" || return 1
+  done
+}
+
+guard_load() {
+  guard_text 4 | restore 4 || guard_refuse 4
+  [ -z "$IPT6" ] || guard_text 6 | restore 6 || guard_refuse 6
+  guard_intact || die 'the guard was loaded and is not there'
+}
+
+# The full set does not load (a match is missing): close what can be closed, and stop.
+guard_refuse() {
+  printf '*filter\n:INPUT DROP [0:0]\n:OUTPUT DROP [0:0]\n:FORWARD DROP [0:0]\nCOMMIT\n' | restore "$1"
+  die "the rules of IPv$1 cannot be loaded: the pod stays closed and does not start"
+}
+
+guard_intact() {
+  guard_intact_in 4 || return 1
+  [ -z "$IPT6" ] || guard_intact_in 6
+}
+guard_intact_in() {
+  guard_now=$(tables_of "$1" filter) || return 1
+  for guard_chain in INPUT OUTPUT FORWARD; do
+    case $guard_now in
+      *":$guard_chain DROP"*) ;;
+      *) return 1 ;;
+    esac
+  done
+  for guard_pair in INPUT:IN OUTPUT:OUT; do
+    guard_chain=${guard_pair%:*}
+    guard_own=NETGUARD-${guard_pair#*:}
+    [ "$(printf '%s\n' "$guard_now" | grep "^-A $guard_chain " | head -n 1)" = "-A $guard_chain -j $guard_own" ] || return 1
+    [ "$(printf '%s\n' "$guard_now" | grep "^-A $guard_own " | tail -n 1)" = "-A $guard_own -j DROP" ] || return 1
+  done
+  # without its accepts a closed pod stays closed: whole chains are compared only against what was loaded
+  guard_now=$(printf '%s\n' "$guard_now" | grep '^-A NETGUARD-\(IN\|OUT\|TUNNEL\) ')
+  if [ -f "$STATE/guard$1" ]; then
+    [ "$guard_now" = "$(cat "$STATE/guard$1")" ]
+  else
+    printf '%s\n' "$guard_now" >"$STATE/guard$1"
+  fi
+}
+"""
