@@ -195,6 +195,9 @@ class Cluster:
         body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
+        if self.check_mode:
+            # a DELETE with a body takes all its options from there: the server ignores dryRun in the query
+            body["dryRun"] = ["All"]
         try:
             self._send("DELETE", resource, key, body)
         except ApiError as error:

@@ -47,7 +47,7 @@ def notes(topology: Topology, facts: Facts) -> list[str]:
         wide = len(ranges) > 1 or any(item.prefixlen < gateway.overlay.network.prefixlen for item in ranges)
         if gateway.overlay.scripts == "netguard" and wide:
             said.append(
-                f"gateway {gateway.name}: the pods' range is larger than the overlay {gateway.overlay.network}, so that two clients "
+                f"gateway {gateway.name}: the pods' range is larger than the overlay {gateway.overlay.network}, so two clients "
                 "can fall on one address; the gateway then serves the first and names the second in its log"
             )
     return said
