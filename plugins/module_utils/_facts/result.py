@@ -43,7 +43,7 @@ def from_result(facts: Mapping[str, Any], *, strict: bool = True) -> Facts:
         dns=_dns(facts.get("dns") or {}),
         cni=_cni(facts.get("cni") or {}),
         distribution=str((facts.get("distribution") or {}).get("name") or "unknown"),
-        server_version=_version(str((facts.get("server") or {}).get("version") or "")),
+        server_version=version(str((facts.get("server") or {}).get("version") or "")),
         ip_families=tuple(facts.get("ip_families") or ("ipv4",)),
         mesh_ambient=bool(mesh.get("ambient")),
         mesh_probe_sources=_networks(mesh.get("probe_sources"), "facts.mesh.probe_sources", faults),
@@ -60,10 +60,13 @@ def _doubts(facts: Mapping[str, Any]) -> list[Fault]:
         entry = (facts.get("ranges") or {}).get(name) or {}
         status = entry.get("status", "complete" if (facts.get("cidrs") or {}).get(name) else "unknown")
         if status != "complete":
-            reasons = (
-                "; ".join(str(item.get("reason", "")) for item in entry.get("rejected") or []) or f"the {name} range is {status}"
-            )
-            found.append(Fault(f"facts.ranges.{name}", reasons, f"set netguard_overrides: {{{name}: [...]}}"))
+            doubts = [str(item.get("doubt", "")) for item in facts.get("doubts") or [] if isinstance(item, Mapping)]
+            reasons = "; ".join(text for text in doubts if text.startswith((f"{name}:", f"{name} ")))
+            lost = [source for source, state in (facts.get("permissions") or {}).items() if state in ("forbidden", "failed")]
+            if lost:
+                reasons += ("; " if reasons else "") + f"not readable: {', '.join(lost[:6])}"
+            message = f"the range of the {name} is {status}" + (f": {reasons}" if reasons else "")
+            found.append(Fault(f"facts.ranges.{name}", message, f"set netguard_overrides: {{{name}: [...]}}"))
     return found
 
 
@@ -110,7 +113,7 @@ def _cni(cni: Mapping[str, Any]) -> Cni:
     )
 
 
-def _version(text: str) -> tuple[int, int]:
+def version(text: str) -> tuple[int, int]:
     parts = text.lstrip("v").split(".")
     try:
         return int(parts[0]), int("".join(char for char in parts[1] if char.isdigit()))
