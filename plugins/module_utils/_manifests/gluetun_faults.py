@@ -293,6 +293,10 @@ def _filters(case: Case) -> Iterator[Fault]:
             yield case.fault(where, "is a switch", "set on or off")
         elif known.kind == "numbers" and not all(value.isdigit() and 0 < int(value) < 65536 for value in values):
             yield case.fault(where, "takes numbers", "such as 1234")
+        elif known.kind == "names" and any(value in ("on", "off", "") for value in values):
+            yield case.fault(
+                where, "has an item that is a boolean or empty", "YAML reads no, off, yes and on as booleans: quote it"
+            )
         if any("," in value for value in values):
             yield case.fault(where, "has an item with a comma, which Gluetun reads as two", "list the items one by one")
     if name == "custom" and len(case.gateway.server.get("names", ())) > 1:

@@ -184,7 +184,7 @@ GATEWAY = Mapping(
         Key("protocol", Scalar(choices=("wireguard", "openvpn")), "Protocol of the tunnel.", default="wireguard"),
         Key(
             "server",
-            MapOf(ListOf(Scalar("text"), single=True)),
+            MapOf(ListOf(Scalar("setting"), single=True)),
             "Filters that choose the server, such as V({countries: [Netherlands]}). Which exist depends on the provider.",
         ),
         Key("wireguard", WIREGUARD, "Settings of a WireGuard tunnel."),

@@ -230,7 +230,7 @@ def test_environment_of_the_next_release() -> None:
         ({"settings": {"DNS_ADDRESS": "10.2.0.1"}}, {"DNS_ADDRESS": "10.2.0.1"}),
         ({"settings": {"WIREGUARD_MTU": 1280}}, {"WIREGUARD_MTU": "1280"}),
         ({"server": {"countries": ["Netherlands", "Iceland"]}}, {"SERVER_COUNTRIES": "Netherlands,Iceland"}),
-        ({"server": {"free_only": ["on"]}}, {"FREE_ONLY": "on"}),
+        ({"server": {"free_only": True}}, {"FREE_ONLY": "on"}),
         ({"wireguard": {"addresses": ["10.2.0.2/32", "fd00::2/128"]}}, {"WIREGUARD_ADDRESSES": "10.2.0.2/32"}),
         ({"wireguard": {"endpoint": {"ip": "203.0.113.7", "port": 51820}}}, {"WIREGUARD_ENDPOINT_IP": "203.0.113.7"}),
     ],

@@ -268,6 +268,7 @@ BAD: dict[str, Row] = {
         gateway(server={"country": ("NL",)}), 'gateways[0].server.country: no such filter (did you mean "countries"?)'
     ),
     "7 switch": row(gateway(server={"free_only": ("perhaps",)}), "gateways[0].server.free_only: is a switch"),
+    "7 country no": row(gateway(server={"countries": ("off",)}), "YAML reads no, off, yes and on as booleans: quote it"),
     "7 number": row(gateway("nordvpn", server={"numbers": ("nl1",)}), "gateways[0].server.numbers: takes numbers"),
     "7 comma": row(gateway(server={"countries": ("A, B",)}), "has an item with a comma"),
     "7 wrong switch": row(
