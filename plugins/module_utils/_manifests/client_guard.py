@@ -11,27 +11,19 @@ absence of a restart policy), so it depends on nothing but its arguments.
 from __future__ import annotations
 
 from .._facts.model import Facts
+from .._overlay import scripts
 from .._topology.model import App, Topology
 from .images import Images
 from .model import Manifest
 
 GUARD = "netguard-guard"
 SIDECAR = "netguard-overlay"
-#: Only with the pod-gateway image's own scripts: their init container, between the guard and the sidecar.
-ROUTES = "netguard-routes"
 VOLUME = "netguard-client"
-MOUNT = "/netguard"
 
 #: The first Kubernetes version in which an init container with restartPolicy Always is on by default.
 NATIVE_SIDECAR_SINCE = (1, 29)
 #: status.hostIPs (both families) can be read through the downward API from here on; status.hostIP before.
 HOST_IPS_SINCE = (1, 30)
-
-GUARD_COMMAND = ("/bin/sh", f"{MOUNT}/client-init.sh")
-SIDECAR_COMMAND = ("/bin/sh", f"{MOUNT}/client-sidecar.sh")
-#: NET_ADMIN for rules, links and routes; NET_RAW because container runtimes differ in whether root has it and
-#: iptables (legacy build) opens a raw socket.
-GUARD_CAPABILITIES = ("NET_ADMIN", "NET_RAW")
 
 
 def native_sidecars(facts: Facts) -> bool:
@@ -48,11 +40,11 @@ def guard_container(topology: Topology, app: App, facts: Facts, images: Images |
         "name": GUARD,
         "image": (images or Images()).overlay,
         "imagePullPolicy": "IfNotPresent",
-        "command": list(GUARD_COMMAND),
+        "command": list(scripts.CLIENT_INIT),
         "env": pod_environment(facts),
-        "securityContext": security_context(GUARD_CAPABILITIES),
+        "securityContext": security_context(scripts.CLIENT_CAPABILITIES),
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
-        "volumeMounts": [{"name": VOLUME, "mountPath": MOUNT, "readOnly": True}],
+        "volumeMounts": [{"name": VOLUME, "mountPath": scripts.MOUNT, "readOnly": True}],
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
@@ -63,15 +55,15 @@ def pod_environment(facts: Facts) -> list[Manifest]:
     host = "status.hostIPs" if facts.server_version >= HOST_IPS_SINCE else "status.hostIP"
     return [
         {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
-        for name, path in (("POD_IPS", "status.podIPs"), ("HOST_IPS", host))
+        for name, path in ((scripts.POD_IPS, "status.podIPs"), (scripts.HOST_IPS, host))
     ]
 
 
-def security_context(capabilities: tuple[str, ...]) -> Manifest:
+def security_context(capabilities: tuple[str, ...], group: int = 0) -> Manifest:
     """Root with the named capabilities alone, whatever the pod's own security context says; `privileged` is never used."""
     return {
         "runAsUser": 0,
-        "runAsGroup": 0,
+        "runAsGroup": group,
         "runAsNonRoot": False,
         "privileged": False,
         "allowPrivilegeEscalation": False,

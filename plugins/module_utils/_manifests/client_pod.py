@@ -10,19 +10,11 @@ import hashlib
 import json
 
 from .._facts.model import Facts
+from .._overlay import scripts
+from .._overlay.settings import gateway_address
 from .._topology.model import App, Gateway, Topology
 from . import client_settings, names
-from .client_guard import (
-    GUARD_CAPABILITIES,
-    MOUNT,
-    SIDECAR,
-    SIDECAR_COMMAND,
-    VOLUME,
-    guard_container,
-    native_sidecars,
-    pod_environment,
-    security_context,
-)
+from .client_guard import SIDECAR, VOLUME, guard_container, native_sidecars, pod_environment, security_context
 from .client_template import DIGEST, DNS_CAPTURE, POLICY, Additions
 from .images import Images
 from .model import LABEL_CLIENT, LABEL_INSTANCE, Live, Manifest
@@ -32,7 +24,7 @@ NEVER = 1_000_000_000
 
 
 def config_data(topology: Topology, facts: Facts, live: Live, app: App) -> dict[str, str]:
-    """File name to text, as mounted at `MOUNT`."""
+    """File name to text, as mounted at `scripts.MOUNT`."""
     return client_settings.files(topology, facts, live, app)
 
 
@@ -75,11 +67,11 @@ def sidecar_container(topology: Topology, app: App, facts: Facts, images: Images
         "name": SIDECAR,
         "image": images.overlay,
         "imagePullPolicy": "IfNotPresent",
-        "command": list(SIDECAR_COMMAND),
+        "command": list(scripts.CLIENT_SIDECAR),
         "env": pod_environment(facts),
-        "securityContext": security_context(GUARD_CAPABILITIES),
+        "securityContext": security_context(scripts.CLIENT_CAPABILITIES, scripts.SIDECAR_GID),
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
-        "volumeMounts": [{"name": VOLUME, "mountPath": MOUNT, "readOnly": True}],
+        "volumeMounts": [{"name": VOLUME, "mountPath": scripts.MOUNT, "readOnly": True}],
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
@@ -94,7 +86,7 @@ def sidecar_container(topology: Topology, app: App, facts: Facts, images: Images
 
 def _probe(*, period: int, failures: int) -> Manifest:
     return {
-        "exec": {"command": list(client_settings.TUNNEL_CHECK)},
+        "exec": {"command": list(scripts.CLIENT_READY)},
         "periodSeconds": period,
         "timeoutSeconds": 5,
         "successThreshold": 1,
@@ -110,7 +102,7 @@ def pod_dns(gateway: Gateway, app: App, facts: Facts) -> Manifest:
     if gateway.dns == "cluster":
         return {}
     config: Manifest = {
-        "nameservers": [str(gateway.overlay.network[1])],
+        "nameservers": [str(gateway_address(gateway.overlay.network))],
         "options": [{"name": "ndots", "value": "1"}],
     }
     if gateway.dns == "split":

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .client_guard import GUARD, ROUTES, SIDECAR, VOLUME
+from .client_guard import GUARD, SIDECAR, VOLUME
 from .model import LABEL_CLIENT, LABEL_INSTANCE, PREFIX, Manifest
 
 ORIGINALS = PREFIX + "originals"
@@ -26,7 +26,7 @@ POLICY = PREFIX + "policy"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 DNS_CAPTURE = "ambient.istio.io/dns-capture"
 
-OUR_CONTAINERS = (GUARD, ROUTES, SIDECAR)
+OUR_CONTAINERS = (GUARD, SIDECAR)
 OUR_LABELS = (LABEL_CLIENT, LABEL_INSTANCE)
 OUR_ANNOTATIONS = (ORIGINALS, DIGEST, POLICY)
 #: Fields of the pod spec that a DNS mode replaces as a whole.
