@@ -58,14 +58,14 @@ def ovpn_remotes(text: str) -> list[Endpoint]:
         words = line.split("#")[0].split(";")[0].split()
         if len(words) > 1 and words[0] == "proto":
             protocol = words[1]
-        elif len(words) > 1 and words[0] in ("port", "rport") and words[1].isdigit():
+        elif len(words) > 1 and words[0] in ("port", "rport") and words[1].isdecimal():
             port = int(words[1])
         elif len(words) > 1 and words[0] == "remote":
             remotes.append(words[1:])
     return [
         Endpoint(
             words[0],
-            int(words[1]) if len(words) > 1 and words[1].isdigit() else port,
+            int(words[1]) if len(words) > 1 and words[1].isdecimal() else port,
             "tcp" if (words[2] if len(words) > 2 else protocol).startswith("tcp") else "udp",
         )
         for words in remotes
@@ -75,7 +75,7 @@ def ovpn_remotes(text: str) -> list[Endpoint]:
 def split_endpoint(text: str) -> tuple[str, int]:
     """(host, port) of `host:port` or `[v6]:port`; port 0 when there is none."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not port.isdecimal():
         return text.strip("[]"), 0
     return host.strip("[]"), int(port)
 

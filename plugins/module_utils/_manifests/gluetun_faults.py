@@ -291,7 +291,7 @@ def _filters(case: Case) -> Iterator[Fault]:
             yield case.fault(where, f"{name} has no {key}", f"it has {', '.join(offered)}")
         elif known.kind == "switch" and (len(values) != 1 or truth(values[0]) is None):
             yield case.fault(where, "is a switch", "set on or off")
-        elif known.kind == "numbers" and not all(value.isdigit() and 0 < int(value) < 65536 for value in values):
+        elif known.kind == "numbers" and not all(value.isdecimal() and 0 < int(value) < 65536 for value in values):
             yield case.fault(where, "takes numbers", "such as 1234")
         elif known.kind == "names" and any(value in ("on", "off", "") for value in values):
             yield case.fault(
@@ -365,7 +365,7 @@ def _two_owners(case: Case, serving: str) -> Iterator[Fault]:
 
 
 def _digits(case: Case, name: str) -> bool:
-    return case.setting(name, "1").isdigit()
+    return case.setting(name, "1").isdecimal()
 
 
 def _credential_names(case: Case) -> Iterator[Fault]:

@@ -138,7 +138,7 @@ def _tunnel(case: Case) -> Iterator[Fault]:
     if (allowed := tidy(case.setting("WIREGUARD_ALLOWED_IPS"))) and "0.0.0.0/0" not in allowed:
         hint = "what is left out falls to eth0 and is dropped there: remove the setting"
         yield case.fault("settings.WIREGUARD_ALLOWED_IPS", "does not cover 0.0.0.0/0", hint)
-    if case.wireguard and ":" in case.endpoint.host and (mtu := case.setting("WIREGUARD_MTU")).isdigit() and int(mtu) > 1420:
+    if case.wireguard and ":" in case.endpoint.host and (mtu := case.setting("WIREGUARD_MTU")).isdecimal() and int(mtu) > 1420:
         yield case.fault("settings.WIREGUARD_MTU", f"{mtu} is above the path's 1420 over IPv6", "set 1420 or less")
 
 

@@ -18,8 +18,8 @@ from .gluetun_variables import Variable
 TRUE = ("on", "yes", "true", "enabled")
 FALSE = ("off", "no", "false", "disabled")
 
-_DURATION = re.compile(r"(?P<sign>[+-]?)(?P<parts>(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+)")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_DURATION = re.compile(r"(?P<sign>[+-]?)(?P<parts>(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+)", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 #: 1500 bytes of an ordinary path less 60 for the outer IPv4 and UDP headers and WireGuard's own.
@@ -88,7 +88,7 @@ def tidy(value: str) -> list[str]:
 
 
 def _number(value: str, low: int, high: int) -> str:
-    if not re.fullmatch(r"-?\d+", value):
+    if not re.fullmatch(r"-?[0-9]+", value):
         return f'"{value}" is no number'
     return "" if low <= int(value) <= high else f"{value} is not within {low} and {high}"
 
