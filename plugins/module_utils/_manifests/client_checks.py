@@ -19,7 +19,6 @@ from .model import Live
 from .workloads import template_of, workload
 
 PSA_ENFORCE = "pod-security.kubernetes.io/enforce"
-_RECREATE = """kubectl patch --type merge -p '{"spec":{"strategy":{"type":"Recreate","rollingUpdate":null}}}'"""
 SECONDARY_NETWORKS = "k8s.v1.cni.cncf.io/networks"
 
 
@@ -34,6 +33,15 @@ def refusals(
             continue
         path = f"apps[{topology.apps.index(app)}]"
         faults += [Fault(f"{path}.{where}", message, hint) for where, message, hint in _workload(app, found, facts)]
+        assert app.vpn is not None
+        if topology.gateway(app.vpn.gateway).overlay.scripts == "image":
+            faults.append(
+                Fault(
+                    f"{path}.vpn.gateway",
+                    f'the gateway "{app.vpn.gateway}" runs the image\'s own overlay scripts, whose clients no guard can hold closed',
+                    "set overlay.scripts: netguard for it",
+                )
+            )
         level = pod_security(live, app.namespace)
         if level and not manage_pod_security:
             faults.append(
@@ -80,13 +88,6 @@ def _workload(app: App, found: Mapping[str, Any], facts: Facts) -> Iterable[tupl
                 "vpn.forward",
                 f"{name} has {replicas} replicas, and a forwarded port leads to one pod",
                 "set replicas: 1, or remove forward",
-            )
-        strategy = (found["spec"].get("strategy") or {}).get("type", "RollingUpdate")
-        if app.kind == "Deployment" and strategy != "Recreate":
-            yield (
-                "vpn.forward",
-                f"{name} rolls with {strategy}, so that two pods would hold the forwarded port's fixed address",
-                f"set its strategy.type: Recreate ({_RECREATE}), or remove forward",
             )
     if app.kind == "CronJob" and not native_sidecars(facts):
         needed = ".".join(str(part) for part in NATIVE_SIDECAR_SINCE)

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .client_guard import GUARD
+from .client_template import DIGEST, POLICY
 from .model import Manifest
+from .workloads import template_of
 
 REVISION = "controller-revision-hash"
 
@@ -105,3 +107,19 @@ def ready(pod: Mapping[str, Any]) -> bool:
 
 def _owned(pod: Mapping[str, Any], workload: Mapping[str, Any]) -> bool:
     return any(owner.get("uid") == workload["metadata"].get("uid") for owner in pod["metadata"].get("ownerReferences") or ())
+
+
+def outdated_pods(workload: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> tuple[Manifest, ...]:
+    """With the update strategy OnDelete: the next pod of an older template, and only while every other pod is ready."""
+    own = [pod for pod in pods if _owned(pod, workload)]
+    wanted = _mark(template_of(workload))
+    old = [pod for pod in own if _mark(pod) != wanted]
+    others = [pod for pod in own if pod not in old]
+    if any(pod["metadata"].get("deletionTimestamp") or not ready(pod) for pod in others):
+        return ()
+    return tuple(dict(pod) for pod in old[:1] if not pod["metadata"].get("deletionTimestamp"))
+
+
+def _mark(item: Mapping[str, Any]) -> tuple[str | None, ...]:
+    annotations = (item.get("metadata") or {}).get("annotations") or {}
+    return tuple(annotations.get(key) for key in (DIGEST, POLICY))

@@ -35,8 +35,17 @@ OLD = dataclasses.replace(FACTS, server_version=(1, 28))
 KINDS = ("Deployment", "StatefulSet", "DaemonSet", "CronJob")
 
 
-def topology(kind: str = "Deployment", *, dns: str = "vpn", **keys: Any) -> Topology:
-    gateways = [{"name": "proton", "namespace": "vpn", "provider": "protonvpn", "credentials": {"secret": "wg"}, "dns": dns}]
+def topology(kind: str = "Deployment", *, dns: str = "vpn", scripts: str = "netguard", **keys: Any) -> Topology:
+    gateways = [
+        {
+            "name": "proton",
+            "namespace": "vpn",
+            "provider": "protonvpn",
+            "credentials": {"secret": "wg"},
+            "dns": dns,
+            "overlay": {"scripts": scripts},
+        }
+    ]
     app = {"name": "web", "namespace": "media", "workload": f"{kind}/web", "vpn": "proton", **keys}
     return parse("home", gateways=gateways, apps=[app])
 
@@ -276,7 +285,7 @@ MULTUS = "k8s.v1.cni.cncf.io/networks"
         (workload(pod=template(nodeSelector={"kubernetes.io/os": "windows"})), {}, FACTS, "runs on Windows"),
         (workload("CronJob"), {"workload": "CronJob/web"}, OLD, "native ones need Kubernetes 1.29 (this is 1.28)"),
         (workload(replicas=2, strategy={"type": "Recreate"}), {"forward": True}, FACTS, "has 2 replicas"),
-        (workload(replicas=1), {"forward": True}, FACTS, "strategy.type: Recreate"),
+        (workload(), {"scripts": "image"}, FACTS, "runs the image's own overlay scripts"),
         (workload(replicas=1, strategy={"type": "Recreate"}), {"forward": True}, FACTS, ""),
         (workload("StatefulSet", replicas=1), {"forward": True, "workload": "StatefulSet/web"}, FACTS, ""),
         (
