@@ -87,7 +87,7 @@ facts:
       description: C(endpoints) with address and port, and the C(service_ip).
       type: dict
     dns:
-      description: Address, namespace and labels of the cluster's DNS, the ports of its pods, a node-local cache, the cluster domain.
+      description: Address, namespace and labels of the DNS, the ports of its pods, a node-local cache, the cluster domain.
       type: dict
     cni:
       description: Name, allocator, what policies may rely on, and which policy APIs are served.

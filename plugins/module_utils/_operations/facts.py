@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 from .._facts.discover import discover
@@ -21,10 +20,7 @@ def operation(context: Context) -> dict[str, Any]:
         context.online,
         overrides=params.get("overrides") or {},
         lan=params.get("lan") or [],
-        reserved={
-            f"the overlay of gateway {gateway.name}": ipaddress.ip_network(gateway.overlay.network)
-            for gateway in context.topology.gateways
-        },
+        reserved={f"the overlay of gateway {gateway.name}": gateway.overlay.network for gateway in context.topology.gateways},
         probe_namespace=params.get("probe_namespace") or "default",
     )
     facts["server"].update(context.online.identity())
