@@ -105,7 +105,7 @@ def build(
         configuration += config_maps(topology, gateway, server, variables)
         configuration += services(topology, facts, gateway)
         configuration += client_services(topology, facts, live, case, complete=complete)
-        configuration.append(policy(topology, facts, case, asks_cluster_dns=server.asks_cluster_dns))
+        configuration.append(policy(topology, facts, live, case, asks_cluster_dns=server.asks_cluster_dns))
         revision = gateway_credentials.revision(gateway, live, frozenset(pending))
         pods.append(deployment(topology, facts, case, server, variables, mounted, revision, options))
     patches = pod_security_patches(topology, live) if manage_pod_security else ()
@@ -201,9 +201,10 @@ def client_services(topology: Topology, facts: Facts, live: Live, case: Case, *,
     gateway = case.gateway
     port = names.overlay_port(gateway, facts)
     labels = client_labels(topology, gateway.name)
+    if gateway.overlay.scripts == "image":
+        return []  # its clients lease their addresses by DHCP
     wanted = [(names.client_service(gateway), namespace, labels) for namespace in client_namespaces(topology, gateway.name)]
-    if gateway.overlay.scripts != "image":
-        wanted += [(forward_service(app), app.namespace, {**labels, **own}) for app, own in forwarding(topology, live, case)]
+    wanted += [(forward_service(app), app.namespace, {**labels, **own}) for app, own in forwarding(topology, live, case)]
     waiting = waiting_namespaces(topology, live, complete=complete)
     return [
         {

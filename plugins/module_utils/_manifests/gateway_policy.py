@@ -10,16 +10,18 @@ an error strikes while it sets them up).
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 
+from .._errors import FaultsError
 from .._facts.model import Facts
 from .._topology.model import Port, Topology
 from . import names
 from .addresses import public_blocks
 from .gluetun_case import Case
-from .model import LABEL_CLIENT, LABEL_GATEWAY, LABEL_INSTANCE, Manifest, owner_labels
+from .model import LABEL_CLIENT, LABEL_GATEWAY, LABEL_INSTANCE, Live, Manifest, owner_labels
 from .rules import block, dns_rule, network_policy, pods_peer, rule
-from .workloads import PodSelector
+from .workloads import PodSelector, pod_selector
 
 
 def client_namespaces(topology: Topology, gateway: str) -> tuple[str, ...]:
@@ -71,15 +73,31 @@ def endpoint_rule(case: Case, facts: Facts) -> Manifest:
     return found
 
 
-def policy(topology: Topology, facts: Facts, case: Case, *, asks_cluster_dns: bool) -> Manifest:
+def client_peers(topology: Topology, live: Live, case: Case) -> list[Manifest]:
+    """The clients' pods as peers: by the labels that injection gives them.
+
+    The image's own client scripts are brought by another injector, which knows no label of ours: there each app's own
+    selector stands, and one whose workload does not exist yet is left out until it does.
+    """
+    gateway = case.gateway
+    if gateway.overlay.scripts != "image":
+        selector = PodSelector(client_labels(topology, gateway.name))
+        return [pods_peer(namespace, selector) for namespace in client_namespaces(topology, gateway.name)]
+    peers: list[Manifest] = []
+    for app in sorted(case.clients, key=lambda item: item.key):
+        with contextlib.suppress(FaultsError):
+            peers.append(pods_peer(app.namespace, pod_selector(app, live)))
+    return peers
+
+
+def policy(topology: Topology, facts: Facts, live: Live, case: Case, *, asks_cluster_dns: bool) -> Manifest:
     """Ingress: the overlay's port from clients. Egress: the same to clients, the VPN server, DNS where the DNS mode needs it.
 
     The image's own client script pings the gateway's pod before anything else, so its rule has no ports (a rule with ports
     lets no ICMP through).
     """
     gateway = case.gateway
-    selector = PodSelector(client_labels(topology, gateway.name))
-    clients = [pods_peer(namespace, selector) for namespace in client_namespaces(topology, gateway.name)]
+    clients = client_peers(topology, live, case)
     overlay = [Port(names.overlay_port(gateway, facts), "UDP")]
     ingress = [rule("from", clients, [] if gateway.overlay.scripts == "image" else overlay)] if clients else []
     egress = [endpoint_rule(case, facts)]

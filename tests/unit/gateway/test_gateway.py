@@ -331,11 +331,12 @@ def test_a_changed_setting_rolls_the_pod_and_a_new_client_does_not(scripts: str)
     assert pod(before) != pod(changed)
     more = [*APPS, {"name": "sonarr", "namespace": "media", "ports": {"web": 8989}, "vpn": "g"}]
     assert pod(built(entry(scripts), apps=more)) == pod(before)
-    elsewhere = [*APPS, {"name": "sonarr", "namespace": "shows", "ports": {"web": 8989}, "vpn": "g"}]
-    live = (*LIVE, namespace("shows"))
-    assert pod(built(entry(scripts), apps=elsewhere, live=live)) == pod(before)
-    assert found(built(entry(scripts), apps=elsewhere, live=live), "Service", "netguard-clients-g", "shows")
-    assert found(built(entry(scripts), apps=elsewhere, live=live), "NetworkPolicy") != found(before, "NetworkPolicy")
+    elsewhere = [*APPS, {"name": "sonarr", "namespace": "shows", "ports": {"web": 8989}, "vpn": "g", "pods": {"app": "sonarr"}}]
+    after = built(entry(scripts), apps=elsewhere, live=(*LIVE, namespace("shows")))
+    assert pod(after) == pod(before)
+    assert found(after, "NetworkPolicy") != found(before, "NetworkPolicy")
+    services = [item for item in after.objects if item["metadata"].get("namespace") == "shows"]
+    assert [item["metadata"]["name"] for item in services] == (["netguard-clients-g"] if scripts == "netguard" else [])
 
 
 def test_a_client_namespace_that_does_not_exist_waits() -> None:
@@ -705,5 +706,8 @@ def test_port_forwards_of_the_image() -> None:
 
 
 def test_the_image_policy_lets_the_first_ping_through() -> None:
-    spec = found(built(entry("image")), "NetworkPolicy")["spec"]
+    apps = [{**APPS[0], "pods": {"app": "q"}}, APPS[1]]
+    spec = found(built(entry("image"), apps=apps), "NetworkPolicy")["spec"]
     assert "ports" not in spec["ingress"][0]
+    # another injector brings these clients: their own labels select them, and who does not exist yet is not let in
+    assert [peer["podSelector"] for peer in spec["ingress"][0]["from"]] == [{"matchLabels": {"app": "q"}}]
