@@ -17,7 +17,8 @@ description:
   - The patch is a strategic merge, so that the owner's own C(kubectl apply) keeps it. A workload that lost it, by
     C(kubectl replace), a roll-back or a chart, is repaired by the next run.
   - An app is refused unless its kill switch is in force, that is M(homelab.netguard.killswitch_policy) ran with the same lists,
-    no other policy lets it out, and a dry-run pod without the guard was refused. A dry-run CREATE of the guarded pod must be admitted. All
+    no other policy lets it out, and a dry-run pod without the guard was refused. A dry-run CREATE of the guarded pod must be
+    admitted. All
     this is asked before the first workload is patched.
   - An app that left the list is released in the order that never opens it, admission, then the injection, then (after its pods
     were replaced) the policy. The pod template is then what it was before, field by field.

@@ -1,0 +1,528 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""vpn_client_inject against a real API server: order, what owners do meanwhile, refusals, and removal without a trace."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.homelab.netguard.plugins.modules import killswitch_policy, vpn_client_inject, vpn_gateway
+from kubernetes import client, config, dynamic
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+FACTS = {
+    "cidrs": {"pods": ["10.244.0.0/16"], "services": ["10.96.0.0/16"], "nodes": ["192.168.1.10/32"], "lan": ["192.168.1.0/24"]},
+    "ranges": {"pods": {"status": "complete"}, "services": {"status": "complete"}},
+    "dns": {"service_ip": "10.96.0.10", "namespace": "kube-system", "pod_labels": {"k8s-app": "kube-dns"}},
+    "cni": {"name": "calico", "enforces_network_policy": True, "translates_kernel_packets": True},
+    "server": {"version": "v1.34.4"},
+    "ip_families": ["ipv4"],
+}
+NUMBERS = itertools.count(1)
+API = {"Deployment": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "CronJob": "batch/v1", "Namespace": "v1"}
+STRATEGIC = "application/strategic-merge-patch+json"
+MERGE = "application/merge-patch+json"
+GUARD, SIDECAR = "netguard-guard", "netguard-overlay"
+MODULES = {"gateway": vpn_gateway, "killswitch": killswitch_policy, "clients": vpn_client_inject}
+
+
+def template_of(item: dict[str, Any]) -> dict[str, Any]:
+    spec = item["spec"]["jobTemplate"]["spec"] if item["kind"] == "CronJob" else item["spec"]
+    found: dict[str, Any] = spec["template"]
+    return found
+
+
+def guard_first(item: dict[str, Any]) -> bool:
+    init = template_of(item)["spec"].get("initContainers") or [{}]
+    return bool(init[0].get("name") == GUARD)
+
+
+class Home:
+    """One instance with namespaces of its own, and eyes on the API server that are not the module's."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        self.instance = f"cl{next(NUMBERS)}x{int(time.time()) % 100000}"
+        self.vpn, self.media = f"vpn-{self.instance}", f"media-{self.instance}"
+        self.kubeconfig = kubeconfig
+        self.api = dynamic.DynamicClient(config.new_client_from_config(config_file=kubeconfig))
+        self.apps: list[dict[str, Any]] = []
+        self.create("v1", "Namespace", {"metadata": {"name": self.media}})
+        self.create("v1", "ServiceAccount", {"metadata": {"name": "default"}}, quiet=True)
+
+    def resource(self, api_version: str, kind: str) -> Any:
+        return self.api.resources.get(api_version=api_version, kind=kind)
+
+    def create(self, api_version: str, kind: str, body: dict[str, Any], *, quiet: bool = False) -> dict[str, Any]:
+        manifest = {"apiVersion": api_version, "kind": kind, **body}
+        namespace = None if kind == "Namespace" else self.media
+        try:
+            made = self.resource(api_version, kind).create(body=manifest, namespace=namespace, field_manager="owner")
+        except client.ApiException as error:
+            if quiet and error.status == 409:
+                return manifest
+            raise
+        return dict(made.to_dict())
+
+    def workload(
+        self, kind: str = "Deployment", name: str = "web", *, pod: dict[str, Any] | None = None, **spec: Any
+    ) -> dict[str, Any]:
+        """Creates a workload and declares it as a client."""
+        found = {
+            "metadata": {"labels": {"app": name}},
+            "spec": {
+                "containers": [{"name": "app", "image": "example/app"}],
+                "initContainers": [{"name": "prepare", "image": "example/prepare"}],
+                "volumes": [{"name": "data", "emptyDir": {}}],
+                **(pod or {}),
+            },
+        }
+        if kind == "CronJob":
+            found["spec"]["restartPolicy"] = "Never"
+            body: dict[str, Any] = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": found}}, **spec}
+        else:
+            body = {"selector": {"matchLabels": {"app": name}}, "template": found, **spec}
+            if kind == "StatefulSet":
+                body["serviceName"] = name
+        made = self.create(API[kind], kind, {"metadata": {"name": name}, "spec": body})
+        self.apps.append({"name": name, "namespace": self.media, "workload": f"{kind}/{name}", "vpn": "proton"})
+        return made
+
+    def get(self, kind: str, name: str, api_version: str = "") -> dict[str, Any]:
+        namespace = None if kind == "Namespace" else self.media
+        return dict(self.resource(api_version or API[kind], kind).get(name=name, namespace=namespace).to_dict())
+
+    def exists(self, kind: str, name: str, api_version: str) -> bool:
+        try:
+            self.get(kind, name, api_version)
+        except client.ApiException as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def patch(self, kind: str, name: str, body: Any, content_type: str = MERGE) -> None:
+        namespace = None if kind == "Namespace" else self.media
+        options = {"field_manager": "owner", "content_type": content_type}
+        self.resource(API[kind], kind).patch(body=body, name=name, namespace=namespace, **options)
+
+    def apply(self, kind: str, name: str, body: dict[str, Any], manager: str = "flux") -> None:
+        """Server-side apply as another tool does it, forced."""
+        manifest = {"apiVersion": API[kind], "kind": kind, "metadata": {"name": name, "namespace": self.media}, **body}
+        resource = self.resource(API[kind], kind)
+        resource.server_side_apply(body=manifest, name=name, namespace=self.media, field_manager=manager, force_conflicts=True)
+
+    def replace(self, kind: str, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        item = self.get(kind, name)
+        change(item)
+        for key in ("resourceVersion", "managedFields", "uid", "creationTimestamp"):
+            item["metadata"].pop(key, None)
+        self.resource(API[kind], kind).replace(body=item, name=name, namespace=self.media, field_manager="kubectl-replace")
+
+    def pods(self, name: str = "web") -> list[dict[str, Any]]:
+        found = self.resource("v1", "Pod").get(namespace=self.media, label_selector=f"app={name}").items
+        return [item.to_dict() for item in found if not item.metadata.get("deletionTimestamp")]
+
+    def run(self, module: str = "clients", *, check: bool = False, fails: bool = False, **options: Any) -> dict[str, Any]:
+        arguments = {
+            "kubeconfig": self.kubeconfig,
+            "instance": self.instance,
+            "facts": FACTS,
+            "gateways": [{"name": "proton", "namespace": self.vpn, "provider": "protonvpn"}],
+            "apps": self.apps,
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+            **({"credentials": {"proton": {"wireguard_private_key": KEY}}} if module == "gateway" else {}),
+            **({} if module == "killswitch" else {"wait_timeout": 60}),
+            **options,
+        }
+        output = io.StringIO()
+        with patch_module_args(arguments), redirect_stdout(output), pytest.raises(SystemExit):
+            MODULES[module].main()
+        result: dict[str, Any] = json.loads(output.getvalue().strip().splitlines()[-1])
+        assert bool(result.get("failed")) is fails, json.dumps(result.get("msg") or result, indent=1)[:4000]
+        return result
+
+    def site(self, **options: Any) -> dict[str, Any]:
+        """Gateway and kill switches first, as site.yml does; the result is that of the clients."""
+        self.run("gateway")
+        self.run("killswitch")
+        return self.run(**options)
+
+    def versions(self) -> dict[tuple[str, str], Any]:
+        """Of everything that a run could have written; what changes with its status is told by its generation."""
+        found: dict[tuple[str, str], Any] = {}
+        kinds = [*API.items(), ("ConfigMap", "v1"), ("NetworkPolicy", "networking.k8s.io/v1"), ("Service", "v1")]
+        for kind, api_version in kinds:
+            if kind == "Namespace":
+                continue
+            for item in self.resource(api_version, kind).get(namespace=self.media).items:
+                meta = item.metadata
+                found[(kind, meta.name)] = meta.get("generation") or meta.resourceVersion
+        return found
+
+    def clean(self) -> None:
+        for kind in ("ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"):
+            resource = self.resource("admissionregistration.k8s.io/v1", kind)
+            for item in resource.get(label_selector=f"homelab.netguard/instance={self.instance}").items:
+                resource.delete(name=item.metadata.name)
+        for name in (self.vpn, self.media):
+            try:
+                self.resource("v1", "Namespace").delete(name=name)
+            except client.ApiException as error:
+                if error.status != 404:
+                    raise
+
+
+@pytest.fixture
+def home(server: Any) -> Iterator[Home]:
+    place = Home(str(server.kubeconfig))
+    yield place
+    place.clean()
+
+
+def said(result: dict[str, Any], app: str = "web") -> str:
+    (found,) = [item for item in result["clients"] if item["app"].endswith(f"/{app}")]
+    action: str = found["action"]
+    return action
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "CronJob"])
+def test_in_and_out_again_field_by_field(home: Home, kind: str) -> None:
+    before = home.workload(kind)
+    result = home.site()
+    assert said(result) == "injected"
+    live = home.get(kind, "web")
+    init = [item["name"] for item in template_of(live)["spec"]["initContainers"]]
+    assert init == [GUARD, SIDECAR, "prepare"]
+    if kind != "CronJob":
+        pods = home.pods()
+        assert pods
+        assert all(pod["spec"]["initContainers"][0]["name"] == GUARD for pod in pods)
+        (found,) = result["clients"]
+        assert set(found["overlay_addresses"]) == {pod["metadata"]["name"] for pod in pods}
+
+    home.run("killswitch")
+    versions = home.versions()
+    again = home.run()
+    assert not again["changed"]
+    assert again["patches"] == []
+    assert said(again) == "unchanged"
+    assert home.versions() == versions
+
+    removed = home.run(state="absent", apps=[], gateways=[])
+    assert removed["changed"]
+    after = home.get(kind, "web")
+    assert template_of(after) == template_of(before)
+    assert "homelab.netguard" not in json.dumps({k: v for k, v in after["metadata"].items() if k != "managedFields"})
+    assert not home.exists("ConfigMap", "netguard-client-web", "v1")
+    assert home.exists("NetworkPolicy", "netguard-killswitch-web", "networking.k8s.io/v1"), "it is killswitch_policy's to delete"
+    home.run("killswitch", state="absent", apps=[], gateways=[])
+    assert not home.exists("NetworkPolicy", "netguard-killswitch-web", "networking.k8s.io/v1")
+    assert not home.run(state="absent", apps=[], gateways=[])["changed"]
+
+
+def test_refused_without_a_kill_switch(home: Home) -> None:
+    before = home.workload()
+    home.run("gateway")
+    result = home.run(fails=True)
+    assert "has no kill switch" in result["msg"]
+    assert "killswitch_policy" in result["msg"]
+    assert template_of(home.get("Deployment", "web")) == template_of(before)
+
+
+def test_refused_while_another_policy_opens_the_client(home: Home) -> None:
+    home.workload()
+    home.run("gateway")
+    home.run("killswitch")
+    spec = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}
+    home.create("networking.k8s.io/v1", "NetworkPolicy", {"metadata": {"name": "open"}, "spec": spec})
+    result = home.run(fails=True)
+    assert f"{home.media}/open" in result["msg"]
+    assert not guard_first(home.get("Deployment", "web"))
+
+
+def test_refused_without_admission(home: Home) -> None:
+    home.workload()
+    home.run("gateway")
+    home.run("killswitch", admission="none")
+    result = home.run(fails=True)
+    assert "no admission guard" in result["msg"]
+    assert not guard_first(home.get("Deployment", "web"))
+    assert said(home.run(admission="none")) == "injected"
+
+
+def test_refused_without_its_gateway(home: Home) -> None:
+    home.workload()
+    home.run("killswitch")
+    assert "run homelab.netguard.vpn_gateway first" in home.run(fails=True)["msg"]
+    assert not guard_first(home.get("Deployment", "web"))
+
+
+def test_check_mode_writes_nothing_from_the_first_run_on(home: Home) -> None:
+    home.workload()
+    versions = home.versions()
+    first = home.run(check=True)
+    assert first["changed"]
+    assert said(first) == "injected"
+    assert home.versions() == versions
+    home.site()
+    versions = home.versions()
+    home.apps.clear()
+    home.workload(name="other")
+    dropped = home.run(check=True)
+    assert {item["action"] for item in dropped["clients"]} == {"injected", "released"}
+    versions[("Deployment", "other")] = home.versions()[("Deployment", "other")]
+    assert home.versions() == versions
+
+
+def test_the_owners_apply_keeps_the_injection(home: Home) -> None:
+    """Client-side apply is a three-way strategic merge: it touches what its last manifest named."""
+    home.workload()
+    home.site()
+    containers = {"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "example/app:2"}]}}}}
+    home.patch("Deployment", "web", containers, STRATEGIC)
+    assert guard_first(home.get("Deployment", "web"))
+    body = {
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {
+                    "containers": [{"name": "app", "image": "example/app:3"}],
+                    "initContainers": [{"name": "prepare", "image": "example/prepare:3"}],
+                },
+            },
+        }
+    }
+    home.apply("Deployment", "web", body)
+    live = home.get("Deployment", "web")
+    assert guard_first(live)
+    assert template_of(live)["spec"]["containers"][0]["image"] == "example/app:3"
+    home.run("killswitch")
+    assert said(home.run()) == "unchanged"
+
+
+def drop_ours(item: dict[str, Any]) -> None:
+    """The owner's manifest as it was: what a chart or kubectl replace writes."""
+    spec = template_of(item)["spec"]
+    spec["initContainers"] = [one for one in spec["initContainers"] if not one["name"].startswith("netguard-")]
+    spec["volumes"] = [one for one in spec["volumes"] if not one["name"].startswith("netguard-")]
+    spec["dnsPolicy"] = "ClusterFirst"
+    spec.pop("dnsConfig", None)
+    for container in (*spec["initContainers"], *spec["containers"]):
+        container.pop("securityContext", None)
+    template_of(item)["metadata"] = {"labels": {"app": "web"}}
+    item["metadata"]["labels"] = {}
+
+
+def zero_first(item: dict[str, Any]) -> None:
+    template_of(item)["spec"]["initContainers"].insert(0, {"name": "zero", "image": "example/zero"})
+
+
+def weaken(item: dict[str, Any]) -> None:
+    guard = template_of(item)["spec"]["initContainers"][0]
+    guard["env"].append({"name": "OFF", "value": "1"})
+    guard["args"] = ["--off"]
+
+
+def raw_again(item: dict[str, Any]) -> None:
+    template_of(item)["spec"]["containers"][0].pop("securityContext")
+
+
+@pytest.mark.parametrize("change", [drop_ours, zero_first, weaken, raw_again])
+def test_drift_is_repaired(home: Home, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Without admission, which would refuse the worse half of these."""
+    home.workload()
+    home.run("gateway")
+    home.run("killswitch", admission="none")
+    home.run(admission="none")
+    wanted = home.get("Deployment", "web")
+    home.replace("Deployment", "web", change)
+    assert template_of(home.get("Deployment", "web")) != template_of(wanted)
+    result = home.run(admission="none")
+    assert said(result) == "repaired"
+    live = home.get("Deployment", "web")
+    assert guard_first(live)
+    if change is not zero_first:
+        assert template_of(live) == template_of(wanted)
+    assert not home.run(admission="none")["changed"]
+
+
+def test_an_app_that_left_the_list_is_released_in_order(home: Home) -> None:
+    before = home.workload()
+    home.workload(name="stays")
+    home.site()
+    home.apps = home.apps[1:]
+    home.run("killswitch")
+    assert home.exists("NetworkPolicy", "netguard-killswitch-web", "networking.k8s.io/v1"), "kept while the client is injected"
+    result = home.run()
+    assert {(item["workload"], item["action"]) for item in result["clients"]} == {
+        ("Deployment/stays", "unchanged"),
+        ("Deployment/web", "released"),
+    }
+    assert template_of(home.get("Deployment", "web")) == template_of(before)
+    assert not home.exists("NetworkPolicy", "netguard-killswitch-web", "networking.k8s.io/v1")
+    assert not home.exists("ConfigMap", "netguard-client-web", "v1")
+    order = [item["kind"] for item in result["objects"] if item["action"] == "deleted"]
+    assert order.index("ValidatingAdmissionPolicyBinding") < order.index("NetworkPolicy")
+    assert guard_first(home.get("Deployment", "stays"))
+    home.run("killswitch")
+    assert not home.run()["changed"]
+
+
+def test_a_moved_workload_frees_the_former_one(home: Home) -> None:
+    before = home.workload()
+    home.site()
+    home.workload(name="new")
+    home.apps = [{**home.apps[0], "workload": "Deployment/new"}]
+    home.run("killswitch")
+    result = home.run()
+    assert {(item["workload"], item["action"]) for item in result["clients"]} == {
+        ("Deployment/new", "injected"),
+        ("Deployment/web", "released"),
+    }
+    assert guard_first(home.get("Deployment", "new"))
+    assert template_of(home.get("Deployment", "web")) == template_of(before)
+    home.run("killswitch")
+    assert not home.run()["changed"]
+
+
+def test_a_workload_that_comes_later_is_waiting_first(home: Home) -> None:
+    home.apps = [{"name": "web", "namespace": home.media, "pods": {"app": "web"}, "vpn": "proton"}]
+    result = home.site()
+    assert said(result) == "waiting"
+    assert result["changed"] is False
+    home.apps.clear()
+    home.workload()
+    home.apps[0]["pods"] = {"app": "web"}
+    assert home.pods() == [], "admission refuses it until it is injected"
+    home.run("killswitch")
+    assert said(home.run()) == "injected"
+    assert home.pods()
+
+
+def test_a_field_of_another_apply_manager_is_named_and_not_forced(home: Home) -> None:
+    home.workload()
+    home.apply("Deployment", "web", {"spec": {"template": {"spec": {"dnsPolicy": "Default"}}}}, manager="argocd")
+    home.run("gateway")
+    home.run("killswitch")
+    result = home.run(fails=True)
+    assert "argocd" in result["msg"]
+    assert "dnsPolicy" in result["msg"]
+    live = home.get("Deployment", "web")
+    assert template_of(live)["spec"]["dnsPolicy"] == "Default"
+    assert not guard_first(live)
+
+
+def test_an_admission_that_refuses_the_guarded_pod_is_seen_first(home: Home) -> None:
+    home.workload()
+    home.run("gateway")
+    home.run("killswitch")
+    label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}}
+    home.resource("v1", "Namespace").patch(body=label, name=home.media, content_type=MERGE)
+    result = home.run(fails=True)
+    assert "pod-security.kubernetes.io/enforce=privileged" in result["msg"]
+    managed = home.run(manage_pod_security=True)
+    assert said(managed) == "injected"
+    home.run(state="absent", apps=[], gateways=[])
+    labels = home.get("Namespace", home.media)["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "baseline"
+
+
+def test_a_webhook_like_policy_that_refuses_the_pod_stops_the_run(home: Home) -> None:
+    home.workload()
+    home.run("gateway")
+    home.run("killswitch")
+    name = f"no-root-{home.instance}"
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]
+    policy = {
+        "matchConstraints": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": home.media}},
+            "resourceRules": rules,
+        },
+        "validations": [
+            {"expression": "!has(object.spec.initContainers) || object.spec.initContainers.size() < 2", "message": "too many"}
+        ],
+    }
+    group = "admissionregistration.k8s.io/v1"
+    home.create(group, "ValidatingAdmissionPolicy", {"metadata": {"name": name}, "spec": policy})
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    home.create(group, "ValidatingAdmissionPolicyBinding", {"metadata": {"name": name}, "spec": binding})
+    try:
+        time.sleep(2)
+        result = home.run(fails=True)
+        assert "too many" in result["msg"]
+        assert not guard_first(home.get("Deployment", "web"))
+    finally:
+        for kind in ("ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"):
+            home.resource(group, kind).delete(name=name)
+
+
+def test_a_gap_in_the_policy_restarts_the_pods_and_says_so(home: Home) -> None:
+    home.workload()
+    home.site(admission="none")
+    old = {pod["metadata"]["name"] for pod in home.pods()}
+    resource = home.resource("networking.k8s.io/v1", "NetworkPolicy")
+    clients = home.run("killswitch", admission="none")
+    assert clients is not None
+    resource.delete(name="netguard-killswitch-web", namespace=home.media)
+    home.run("killswitch", admission="none")
+    result = home.run(admission="none")
+    assert any("are restarted" in note for note in result["notes"])
+    assert old.isdisjoint({pod["metadata"]["name"] for pod in home.pods()})
+
+
+def test_an_empty_list_tears_nothing_down(home: Home) -> None:
+    home.workload()
+    home.site()
+    result = home.run(apps=[], fails=True)
+    assert "apps is empty" in result["msg"]
+    assert guard_first(home.get("Deployment", "web"))
+
+
+def test_a_subset_leaves_the_others_alone(home: Home) -> None:
+    home.workload()
+    home.workload(name="other")
+    home.run("gateway")
+    home.run("killswitch")
+    result = home.run(only=["web"])
+    assert [item["app"] for item in result["clients"]] == [f"{home.media}/web"]
+    assert guard_first(home.get("Deployment", "web"))
+    assert not guard_first(home.get("Deployment", "other"))
+
+
+def test_a_stateful_set_is_not_wedged_by_a_pod_that_cannot_become_ready(home: Home) -> None:
+    """Its pod of the old revision is kept unready; the controller alone would wait for it for ever."""
+    home.workload("StatefulSet", replicas=1, pod={"terminationGracePeriodSeconds": 0})
+    home.site(admission="none")
+    (pod,) = home.pods()
+    unready = {"spec": {"nodeName": None}}
+    assert unready
+    gate = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+    name = pod["metadata"]["name"]
+    core = client.CoreV1Api(self_client(home))
+    core.patch_namespaced_pod_status(name, home.media, gate)
+    declared = copy.deepcopy(home.apps)
+    home.apps[0]["vpn"] = {"gateway": "proton", "start": "closed"}
+    home.run("killswitch", admission="none")
+    result = home.run(admission="none")
+    assert said(result) == "changed"
+    (new,) = home.pods()
+    assert new["metadata"]["uid"] != pod["metadata"]["uid"]
+    assert declared != home.apps
+
+
+def self_client(home: Home) -> Any:
+    return config.new_client_from_config(config_file=home.kubeconfig)
