@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
@@ -63,6 +64,11 @@ def tracked(*patterns: str) -> list[Path]:
     ]
 
 
+def site_packages() -> Path:
+    """Where the environment's packages are, kubernetes.core among them."""
+    return Path(sysconfig.get_paths()["purelib"])
+
+
 def ruff() -> bool:
     # both always run: one answer tells all
     return all([run("ruff", "check", "--quiet", "."), run("ruff", "format", "--check", "--quiet", ".")])
@@ -90,7 +96,7 @@ def mypy() -> bool:
 
 def ansible_lint() -> bool:
     # offline: content of other collections resolves from site-packages
-    return run("ansible-lint", "--offline", "--quiet", "--nocolor", ANSIBLE_HOME=str(ROOT / ".ansible"))
+    return run("ansible-lint", "--offline", "-q", "--nocolor", ANSIBLE_HOME=str(ROOT / ".ansible"))
 
 
 def shellcheck() -> bool:
@@ -148,6 +154,8 @@ def documentation() -> bool:
             target = copy / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
+        others = Path(folder) / "ansible_collections" / "kubernetes"
+        others.symlink_to(site_packages() / "ansible_collections" / "kubernetes", target_is_directory=True)
         return run(
             "antsibull-docs",
             "lint-collection-docs",
@@ -155,7 +163,9 @@ def documentation() -> bool:
             "--skip-rstcheck",
             ".",
             cwd=copy,
-            GIT_CEILING_DIRECTORIES=folder,
+            # kubernetes.core is in .venv, which git ignores: git must not see it as part of the clone
+            GIT_CEILING_DIRECTORIES=os.pathsep.join([folder, str(BIN.parent.resolve())]),
+            ANSIBLE_COLLECTIONS_PATH=folder,
         )
 
 
