@@ -272,6 +272,14 @@ def bad_pod(edges: ClientEdges, live: Live) -> Manifest:
     return dry_run_pod(edges.app.namespace, labels)
 
 
+def good_pod(topology: Topology, facts: Facts, edges: ClientEdges, live: Live, images: Images | None = None) -> Manifest:
+    """The same pod with the guard, not to be refused by us: shows that the newest version of the policy is in force."""
+    pod = bad_pod(edges, live)
+    guard = guard_container(topology, edges.app, facts, images)
+    pod["spec"]["initContainers"] = [{key: value for key, value in guard.items() if key not in ("volumeMounts", "env")}]
+    return pod
+
+
 def dry_run_pod(namespace: str, labels: Mapping[str, str]) -> Manifest:
     """It meets every Pod Security level, so that nothing but our own policy has a reason to refuse it."""
     context = {

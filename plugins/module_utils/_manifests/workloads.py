@@ -121,6 +121,7 @@ def others_selected(app: App, selector: PodSelector, live: Live) -> tuple[str, .
         for item in live.all(kind, app.namespace)
         if (item["kind"], item["metadata"]["name"]) != own
         and not _owned_by(item, app)
+        and not _finished(item)
         and selector.matches(labels_of(template_of(item)))
     )
 
@@ -128,6 +129,12 @@ def others_selected(app: App, selector: PodSelector, live: Live) -> tuple[str, .
 def _owned_by(item: Mapping[str, Any], app: App) -> bool:
     owners = item["metadata"].get("ownerReferences") or []
     return any(owner.get("kind") == app.kind and owner.get("name") == (app.workload or app.name) for owner in owners)
+
+
+def _finished(item: Mapping[str, Any]) -> bool:
+    """A Job that is through makes no more pods."""
+    conditions = (item.get("status") or {}).get("conditions") or []
+    return any(found.get("type") in ("Complete", "Failed") and found.get("status") == "True" for found in conditions)
 
 
 def containers(template: Mapping[str, Any]) -> tuple[Manifest, ...]:

@@ -13,6 +13,7 @@ from .._cluster.converge import Action
 from .._errors import NetguardError
 from .._manifests import admission, names
 from .._manifests.client_edges import ClientEdges
+from .._manifests.images import Images
 from .._manifests.model import Live, Manifest
 from .._module import Context
 
@@ -23,7 +24,9 @@ PAUSE = 0.2
 Answer = tuple[int, str]
 
 
-def prove(context: Context, live: Live, found: Sequence[ClientEdges], written: Iterable[Action]) -> list[str]:
+def prove(
+    context: Context, live: Live, found: Sequence[ClientEdges], written: Iterable[Action], images: Images | None = None
+) -> list[str]:
     """Waits until a bad pod of each client is refused; returns the clients (`namespace/app`) for which that was shown.
 
     Of clients whose admission was not written in this run the first one stands for all. Raises NetguardError with the last
@@ -34,24 +37,33 @@ def prove(context: Context, live: Live, found: Sequence[ClientEdges], written: I
     tried = [edges for edges in found if admission.client_name(context.topology, edges.app) in fresh] or list(found[:1])
     deadline = time.monotonic() + PATIENCE
     for edges in tried:
-        prove_client(context, live, edges, deadline)
+        prove_client(context, live, edges, images, deadline)
     if tried and admission.protection_name(context.topology) in fresh:
         _prove_protection(context, tried[0], deadline)
     return [edges.app.key for edges in tried]
 
 
-def prove_client(context: Context, live: Live, edges: ClientEdges, deadline: float | None = None) -> None:
-    """Waits until a dry-run pod without the guard is refused by this client's policy. For vpn_client_inject as well."""
+def prove_client(
+    context: Context, live: Live, edges: ClientEdges, images: Images | None = None, deadline: float | None = None
+) -> None:
+    """Waits until a dry-run pod without the guard is refused by this client's policy, and one with it is not.
+
+    The second half matters when a policy was changed: its former version refuses the bad pod just as well, and the new guard
+    too. For vpn_client_inject as well.
+    """
     name = admission.client_name(context.topology, edges.app)
-    pod = admission.bad_pod(edges, live)
+    bad, good = admission.bad_pod(edges, live), admission.good_pod(context.topology, context.facts(), edges, live, images)
     answer = wait_until(
-        lambda: context.online.dry_run("CREATE", pod), lambda status, text: status == 403 and name in text, deadline
+        lambda: context.online.dry_run("CREATE", bad), lambda status, text: status == 403 and name in text, deadline
     )
     if answer:
         raise NetguardError(
             f"admission of {edges.app.key} is not in force: {name} should refuse a pod without the guard, and a dry run answered"
             f" {answer}. Nothing was injected; look at the status of this ValidatingAdmissionPolicy and at its binding"
         )
+    answer = wait_until(lambda: context.online.dry_run("CREATE", good), lambda status, text: name not in text, deadline)
+    if answer:
+        raise NetguardError(f"admission of {edges.app.key} still refuses the guard itself: {answer}. Nothing was injected")
 
 
 def _prove_protection(context: Context, edges: ClientEdges, deadline: float) -> None:

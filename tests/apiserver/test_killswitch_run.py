@@ -1,0 +1,345 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs of killswitch_policy on a real API server: written, proven, repaired, kept, removed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.netguard.plugins.module_utils._errors import NetguardError
+from killswitch_lab import MERGE, Lab, Refused, opened
+
+QBIT = {"name": "qbit", "ports": {"web": 8080}}
+SAB = {"name": "sab", "pods": {"app": "sab"}}
+POLICY, BINDING = "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"
+
+
+@pytest.fixture
+def lab(server: Any) -> Iterator[Lab]:
+    with opened(str(server.kubeconfig)) as found:
+        yield found
+
+
+def killswitch(lab: Lab, name: str = "netguard-killswitch-qbit") -> dict[str, Any] | None:
+    return lab.get("networking.k8s.io/v1", "NetworkPolicy", name)
+
+
+def actions(result: dict[str, Any]) -> list[tuple[str, str]]:
+    return sorted((item["kind"], item["action"]) for item in result["objects"])
+
+
+def test_a_run_writes_policy_before_admission_proves_both_and_a_second_writes_nothing(lab: Lab) -> None:
+    lab.create(lab.workload("Deployment"))
+    result = lab.run([QBIT])
+    assert [item["kind"] for item in result["objects"]] == ["NetworkPolicy", POLICY, POLICY, BINDING, BINDING]
+    assert result["proven"] == [f"{lab.namespace}/qbit"]
+    versions = [item["metadata"]["resourceVersion"] for item in (killswitch(lab), lab.policy(POLICY), lab.policy(BINDING)) if item]
+    again = lab.run([QBIT])
+    assert (again["changed"], again["objects"]) == (False, [])
+    assert [
+        item["metadata"]["resourceVersion"] for item in (killswitch(lab), lab.policy(POLICY), lab.policy(BINDING)) if item
+    ] == versions
+
+
+def test_check_mode_writes_nothing_and_lists_everything(lab: Lab) -> None:
+    lab.create(lab.workload("Deployment"))
+    result = lab.run([QBIT], check_mode=True)
+    assert (
+        actions(result) == [("NetworkPolicy", "created")] + [(BINDING, "created")] * 2 + [(POLICY, "created")] * 2
+        or len(result["objects"]) == 5
+    )
+    assert killswitch(lab) is None
+    lab.run([QBIT])
+    assert lab.run([QBIT], check_mode=True)["changed"] is False
+
+
+def test_an_app_that_does_not_exist_yet_is_born_protected(lab: Lab) -> None:
+    result = lab.run([SAB])
+    assert result["policies"][0]["admission"]
+    lab.create(lab.workload("Deployment", "sab"))
+    lab.until(
+        lambda: [
+            item
+            for found in lab.cluster.list("apps/v1", "ReplicaSet", lab.namespace)
+            for item in (found.get("status") or {}).get("conditions", [])
+            if item["type"] == "ReplicaFailure"
+        ]
+    )
+    assert not lab.pods()
+
+
+def test_a_namespace_that_does_not_exist_yet_is_closed_by_admission_alone(lab: Lab) -> None:
+    result = lab.run([SAB | {"namespace": f"{lab.namespace}-later"}])
+    assert ("NetworkPolicy", "waiting") in actions(result)
+    assert lab.policy(POLICY, "sab")
+    assert lab.run([SAB | {"namespace": f"{lab.namespace}-later"}])["changed"] is False
+
+
+def test_a_policy_opened_by_hand_is_closed_and_reported(lab: Lab) -> None:
+    lab.create(lab.workload("Deployment"))
+    lab.run([QBIT], admission="none")
+    wanted = killswitch(lab)
+    assert wanted is not None
+    for body in (
+        {"spec": {"egress": [{}]}},
+        {"spec": {"policyTypes": ["Ingress"]}},
+        {"spec": {"podSelector": {"matchLabels": {"x": "y"}}}},
+    ):
+        lab.patch("NetworkPolicy", "netguard-killswitch-qbit", body, how=MERGE)
+        result = lab.run([QBIT], admission="none")
+        assert actions(result) == [("NetworkPolicy", "repaired")], body
+        found = killswitch(lab)
+        assert found is not None
+        assert found["spec"] == wanted["spec"], body
+    lab.send("DELETE", lab.path("NetworkPolicy", "netguard-killswitch-qbit"))
+    assert actions(lab.run([QBIT], admission="none")) == [("NetworkPolicy", "created")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (BINDING, {"spec": {"validationActions": ["Warn"]}}),
+        (BINDING, {"spec": {"matchResources": {"namespaceSelector": {"matchLabels": {"no": "where"}}}}}),
+        (
+            BINDING,
+            {
+                "spec": {
+                    "matchResources": {
+                        "excludeResourceRules": [
+                            {"apiGroups": [""], "apiVersions": ["*"], "operations": ["*"], "resources": ["pods"]}
+                        ]
+                    }
+                }
+            },
+        ),
+        (POLICY, {"spec": {"failurePolicy": "Ignore"}}),
+        (POLICY, {"spec": {"matchConditions": [{"name": "of-the-client", "expression": "false"}]}}),
+        (POLICY, {"spec": {"validations": [{"expression": "true"}]}}),
+        (POLICY, {"spec": {"matchConstraints": {"objectSelector": {"matchLabels": {"no": "thing"}}}}}),
+    ],
+    ids=["actions", "resources", "excluded", "failure", "condition", "validations", "selector"],
+)
+@pytest.mark.parametrize("whose", ["qbit", ""], ids=["client", "protection"])
+def test_admission_loosened_by_hand_is_tightened_and_in_force_again(lab: Lab, kind: str, body: dict[str, Any], whose: str) -> None:
+    lab.create(lab.workload("Deployment"))
+    lab.run([QBIT])
+    wanted = lab.policy(kind, whose)
+    lab.edit_cluster_object(kind, wanted["metadata"]["name"], body)
+    result = lab.run([QBIT])
+    assert actions(result) == [(kind, "repaired")]
+    assert lab.policy(kind, whose)["spec"] == wanted["spec"]
+    assert lab.run([QBIT])["changed"] is False
+    pod = {
+        "metadata": {"name": "bare", "namespace": lab.namespace, "labels": {"app": "qbit"}},
+        "spec": {"containers": [{"name": "a", "image": "b"}]},
+    }
+    with pytest.raises(Refused):
+        lab.create({"apiVersion": "v1", "kind": "Pod"} | pod)
+
+
+def test_a_condition_added_beside_ours_is_taken_out(lab: Lab) -> None:
+    lab.create(lab.workload("Deployment"))
+    lab.run([QBIT])
+    name = lab.policy(POLICY)["metadata"]["name"]
+    path = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{name}"
+    extra = [{"op": "add", "path": "/spec/matchConditions/-", "value": {"name": "never", "expression": "false"}}]
+    lab.send("PATCH", path, extra, content_type="application/json-patch+json")
+    assert actions(lab.run([QBIT])) == [(POLICY, "repaired")]
+    assert [item["name"] for item in lab.policy(POLICY)["spec"]["matchConditions"]] == ["of-the-client"]
+
+
+def test_an_opening_by_another_policy_fails_the_run_after_writing(lab: Lab) -> None:
+    lab.create(lab.workload("Deployment"))
+    opening = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "allow-internet-egress", "namespace": lab.namespace},
+        "spec": {
+            "podSelector": {},
+            "policyTypes": ["Egress"],
+            "egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}], "ports": [{"port": 443}]}],
+        },
+    }
+    lab.create(opening)
+    with pytest.raises(NetguardError, match=r"allow-internet-egress, egress\[0\]") as caught:
+        lab.run([QBIT])
+    assert caught.value.details["reopened_by"][0]["name"] == "allow-internet-egress"
+    assert killswitch(lab) is not None
+    result = lab.run([QBIT], force=True)
+    assert len(result["reopened_by"]) == 1
+    narrowed = {"spec": {"podSelector": {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["qbit"]}]}}}
+    lab.patch("NetworkPolicy", "allow-internet-egress", narrowed, how=MERGE)
+    assert lab.run([QBIT])["reopened_by"] == []
+
+
+def test_a_dropped_client_keeps_its_kill_switch_while_it_is_injected(lab: Lab) -> None:
+    manifest = lab.workload("Deployment")
+    lab.create(manifest)
+    lab.run([QBIT, SAB])
+    lab.put_guard(manifest)
+    result = lab.run([SAB])
+    assert result["kept"][0]["client"] == f"{lab.namespace}/qbit"
+    assert "Deployment/qbit" in result["kept"][0]["injected"]
+    assert result["changed"] is False
+    assert killswitch(lab)
+    with pytest.raises(NetguardError, match="still injected"):
+        lab.remove()
+    result = lab.run([QBIT])
+    assert (BINDING, "deleted") in actions(result)
+    assert ("NetworkPolicy", "deleted") in actions(result)
+    assert killswitch(lab, "netguard-killswitch-sab") is None
+
+
+def test_a_pod_that_outlives_its_template_still_counts_as_injected(lab: Lab) -> None:
+    manifest = lab.workload("StatefulSet")
+    lab.create(lab.inject(manifest))
+    (pod,) = lab.until(lab.pods)
+    lab.run([QBIT | {"workload": "StatefulSet/qbit"}])
+    for kind in (BINDING, POLICY):
+        lab.send(
+            "DELETE",
+            lab.cluster.resources.find("admissionregistration.k8s.io/v1", kind).path("", lab.policy(kind)["metadata"]["name"]),
+        )
+
+    def replaced() -> bool:
+        try:
+            lab.replace(manifest)
+        except Refused:
+            return False
+        return True
+
+    lab.until(replaced)
+    with pytest.raises(NetguardError, match=f"Pod/{pod['metadata']['name']}"):
+        lab.remove()
+
+
+def test_removal_releases_admission_first_and_leaves_nothing(lab: Lab) -> None:
+    lab.create(lab.workload("Deployment"))
+    lab.run([QBIT, SAB])
+    result = lab.remove()
+    kinds = [item["kind"] for item in result["objects"]]
+    assert kinds.index("NetworkPolicy") > kinds.index(POLICY) > kinds.index(BINDING)
+    for api, kind in (
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("admissionregistration.k8s.io/v1", POLICY),
+        ("admissionregistration.k8s.io/v1", BINDING),
+    ):
+        assert not lab.cluster.list(api, kind, label_selector=f"homelab.netguard/instance={lab.instance}")
+    assert lab.remove()["changed"] is False
+
+
+def test_the_readmes_one_line_frees_the_user(lab: Lab) -> None:
+    manifest = lab.workload("Deployment")
+    lab.create(manifest)
+    lab.run([QBIT])
+    lab.put_guard(manifest)
+    selector = f"homelab.netguard/instance={lab.instance},homelab.netguard/part=admission"
+    for kind in (BINDING, POLICY):
+        lab.send("DELETE", lab.cluster.resources.find("admissionregistration.k8s.io/v1", kind).path(), label_selector=selector)
+
+    def free() -> bool:
+        try:
+            lab.replace(manifest)
+            lab.send("DELETE", lab.path("NetworkPolicy", "netguard-killswitch-qbit"))
+        except Refused:
+            return False
+        return True
+
+    lab.until(free)
+
+
+def test_an_empty_list_tears_nothing_down(lab: Lab) -> None:
+    lab.run([SAB])
+    with pytest.raises(NetguardError, match="apps is empty"):
+        lab.run([])
+    assert killswitch(lab, "netguard-killswitch-sab")
+
+
+def test_only_writes_a_subset_and_prunes_nothing(lab: Lab) -> None:
+    lab.create(lab.workload("Deployment"))
+    lab.run([QBIT, SAB])
+    third = {"name": "third", "pods": {"app": "third"}}
+    result = lab.run([QBIT, third, {"name": "fourth", "pods": {"app": "fourth"}}], only=["third"])
+    assert [item["client"] for item in result["policies"]] == [f"{lab.namespace}/third"]
+    assert killswitch(lab, "netguard-killswitch-sab")
+    assert killswitch(lab, "netguard-killswitch-fourth") is None
+
+
+def test_closed_clients_are_those_with_a_kill_switch_or_without_a_workload(lab: Lab) -> None:
+    lab.create(lab.workload("Deployment"))
+    result = lab.run([QBIT, SAB], clients="closed")
+    assert [item["client"] for item in result["policies"]] == [f"{lab.namespace}/sab"]
+    assert killswitch(lab) is None
+    lab.run([QBIT, SAB])
+    assert len(lab.run([QBIT, SAB], clients="closed")["policies"]) == 2
+
+
+def test_without_admission_its_objects_go_and_with_an_old_server_auto_warns(lab: Lab) -> None:
+    lab.create(lab.workload("Deployment"))
+    lab.run([QBIT])
+    result = lab.run([QBIT], admission="none")
+    assert actions(result) == [(POLICY, "deleted")] * 2 + [(BINDING, "deleted")] * 2
+    assert any("switched off" in note for note in result["notes"])
+    lab.facts["server"] = {"version": "v1.28.0"}
+    context = lab.context([QBIT])
+    from ansible_collections.homelab.netguard.plugins.module_utils._operations import killswitch as operations
+
+    assert operations.operation(context)["policies"][0]["admission"] is False
+    assert "1.30" in context.warnings[0]
+    with pytest.raises(NetguardError, match="admission is required"):
+        lab.run([QBIT], admission="required")
+
+
+def test_calicos_hard_deny_is_written_protected_and_exchanged(lab: Lab) -> None:
+    if not lab.cluster.serves("crd.projectcalico.org/v1", "GlobalNetworkPolicy"):
+        pytest.fail("this API server has no Calico CRDs: they come from its Go module, see tests/cluster")
+    lab.facts["cni"]["policy_apis"] = ["crd.projectcalico.org/v1"]
+    lab.create(lab.workload("Deployment"))
+    result = lab.run([QBIT | {"external": [{"to": "192.168.1.10/32"}]}])
+    assert [item["kind"] for item in result["objects"]][:2] == ["NetworkPolicy", "GlobalNetworkPolicy"]
+    name = next(item["name"] for item in result["objects"] if item["kind"] == "GlobalNetworkPolicy")
+    path = lab.cluster.resources.find("crd.projectcalico.org/v1", "GlobalNetworkPolicy").path("", name)
+    with pytest.raises(Refused, match="cannot be deleted"):
+        lab.send("DELETE", path)
+    with pytest.raises(Refused, match="spec cannot be changed"):
+        lab.send("PATCH", path, {"spec": {"order": 5000}}, content_type=MERGE)
+    assert lab.run([QBIT | {"external": [{"to": "192.168.1.10/32"}]}])["changed"] is False
+    other = {
+        "apiVersion": "crd.projectcalico.org/v1",
+        "kind": "GlobalNetworkPolicy",
+        "metadata": {"name": f"first-{lab.instance}"},
+        "spec": {"order": 3, "types": ["Egress"], "egress": [{"action": "Allow"}]},
+    }
+    lab.create(other)
+    try:
+        result = lab.run([QBIT])
+        assert ("GlobalNetworkPolicy", "changed") in actions(result)
+        assert lab.get("crd.projectcalico.org/v1", "GlobalNetworkPolicy", name, "")["spec"]["order"] == 2  # type: ignore[index]
+    finally:
+        lab.send("DELETE", path.replace(name, f"first-{lab.instance}"))
+    result = lab.run([QBIT], dialect="networkpolicy")
+    assert ("GlobalNetworkPolicy", "deleted") in actions(result)
+
+
+def test_a_hundred_clients_in_one_namespace(lab: Lab) -> None:
+    """Each client has expressions of its own, so that no limit on their cost comes near, and each is judged quickly."""
+    apps = [{"name": f"app{number}", "pods": {"app": f"app{number}"}} for number in range(110)]
+    result = lab.run(apps)
+    assert len(result["proven"]) == 110
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "bare", "namespace": lab.namespace, "labels": {"app": "app109"}},
+        "spec": {"containers": [{"name": "main", "image": "example.invalid/app:1"}]},
+    }
+    with pytest.raises(Refused, match="must start with"):
+        lab.create(pod)
+    pod["metadata"]["labels"] = {"app": "of-nobody"}
+    started = time.monotonic()
+    lab.create(pod)
+    assert time.monotonic() - started < 5
