@@ -295,9 +295,8 @@ def test_without_admission_its_objects_go_and_with_an_old_server_auto_warns(lab:
         lab.run([QBIT], admission="required")
 
 
+@pytest.mark.usefixtures("calico")
 def test_calicos_hard_deny_is_written_protected_and_exchanged(lab: Lab) -> None:
-    if not lab.cluster.serves("crd.projectcalico.org/v1", "GlobalNetworkPolicy"):
-        pytest.fail("this API server has no Calico CRDs: they come from its Go module, see tests/cluster")
     lab.facts["cni"]["policy_apis"] = ["crd.projectcalico.org/v1"]
     lab.create(lab.workload("Deployment"))
     result = lab.run([QBIT | {"external": [{"to": "192.168.1.10/32"}]}])

@@ -308,14 +308,28 @@ class Convergence:
         taken = takers(before, comparison.differing)
         after = before
         if comparison.differing or comparison.left_over:
-            after = self.cluster.apply(item, force=bool(taken))
+            after = self._apply(item, comparison, force=bool(taken))
         if comparison.beside:
-            after = self._take_out(key, comparison, after)
+            # Positions in lists are those of now, not those before the write.
+            after = self._take_out(key, compare(item, after), after)
         self.outcome.live[key] = after
         if shown.meaningful(after) == shown.meaningful(before):
             return None
         repaired = bool(taken or comparison.beside)
         return Action(key, "repaired" if repaired else "changed", before, after, keys=keys)
+
+    def _apply(self, item: Manifest, comparison: Comparison, *, force: bool) -> Manifest:
+        """A strict object which somebody added to may be invalid once ours is joined to it: then its spec is replaced first.
+
+        Seen with validationActions, a set in which [Warn] and our [Deny] exclude each other.
+        """
+        try:
+            return self.cluster.apply(item, force=force)
+        except ApiError as error:
+            if error.status != 422 or not comparison.beside:
+                raise
+        self.cluster.json_patch(Key.of(item), [{"op": "replace", "path": "/spec", "value": item["spec"]}])
+        return self.cluster.apply(item, force=True)
 
     def _take_out(self, key: Key, comparison: Comparison, after: Manifest) -> Manifest:
         """Removes what was added beside our fields; deeper list positions first, so that they stay right."""

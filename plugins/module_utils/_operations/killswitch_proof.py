@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -13,8 +14,11 @@ from .._cluster.converge import Action
 from .._errors import NetguardError
 from .._manifests import admission, names
 from .._manifests.client_edges import ClientEdges
+from .._manifests.client_guard import GUARD
 from .._manifests.images import Images
+from .._manifests.killswitch_held import guarded
 from .._manifests.model import Live, Manifest
+from .._manifests.workloads import template_of, workload
 from .._module import Context
 
 #: A fresh policy and binding take 0.6 to 0.8 s to be in force (measured), some seconds where a hundred are written at once.
@@ -48,7 +52,9 @@ def prove_client(
 ) -> None:
     """Waits until a dry-run pod without the guard is refused by this client's policy, and one with it is not.
 
-    The second half matters when a policy was changed: its former version refuses the bad pod just as well, and the new guard
+    Where the workload has its guard already, taking it away must be refused too.
+
+    The second part matters when a policy was changed: its former version refuses the bad pod just as well, and the new guard
     too. For vpn_client_inject as well.
     """
     name = admission.client_name(context.topology, edges.app)
@@ -64,6 +70,29 @@ def prove_client(
     answer = wait_until(lambda: context.online.dry_run("CREATE", good), lambda status, text: name not in text, deadline)
     if answer:
         raise NetguardError(f"admission of {edges.app.key} still refuses the guard itself: {answer}. Nothing was injected")
+    stripped = _without_guard(edges, live)
+    if stripped is not None:
+        answer = wait_until(
+            lambda: context.online.dry_run("UPDATE", stripped), lambda status, text: status == 403 and name in text, deadline
+        )
+        if answer:
+            raise NetguardError(
+                f"admission of {edges.app.key} is not in force: {name} should refuse a workload whose guard is taken away, and a"
+                f" dry run answered {answer}"
+            )
+
+
+def _without_guard(edges: ClientEdges, live: Live) -> Manifest | None:
+    """The live workload without its guard, None where it has none yet."""
+    found = workload(edges.app, live)
+    if found is None or not guarded(template_of(found)):
+        return None
+    stripped = copy.deepcopy(found)
+    for field in ("resourceVersion", "managedFields"):
+        stripped["metadata"].pop(field, None)
+    spec = template_of(stripped)["spec"]
+    spec["initContainers"] = [item for item in spec["initContainers"] if item["name"] != GUARD]
+    return stripped
 
 
 def _prove_protection(context: Context, edges: ClientEdges, deadline: float) -> None:
