@@ -124,6 +124,18 @@ class Home:
         return result
 
 
+WRITES = ("create", "update", "patch", "delete", "deletecollection")
+
+
+def written(server: Any, since: int) -> list[tuple[str, str, str]]:
+    """What the module has written since a mark of the audit log: (verb, resource, name), in order; dry runs left out."""
+    return [
+        (event["verb"], event["objectRef"]["resource"], event["objectRef"].get("name", ""))
+        for event in server.writes(since)
+        if event["stage"] == "ResponseComplete" and event["user"]["username"] == "admin"
+    ]
+
+
 @pytest.fixture
 def home(server: Any) -> Iterator[Home]:
     place = Home(str(server.kubeconfig))
@@ -154,8 +166,12 @@ EVERYTHING = {
 }
 
 
-def test_first_run_second_run_and_removal(home: Home) -> None:
+def test_first_run_second_run_and_removal(home: Home, server: Any) -> None:
+    mark = server.mark()
     first = home.run()
+    order = [resource for verb, resource, _name in written(server, mark) if verb == "patch"]
+    assert order[:2] == ["namespaces", "secrets"]
+    assert order.index("networkpolicies") < order.index("deployments") == len(order) - 1
     assert first["changed"]
     assert actions(first) == {"created": {*EVERYTHING, ("Namespace", home.vpn)}}
     owned = home.owned()
@@ -168,7 +184,10 @@ def test_first_run_second_run_and_removal(home: Home) -> None:
     assert first["cluster"]["id"]
 
     before = home.versions()
+    mark = server.mark()
     second = home.run()
+    assert written(server, mark) == []
+    assert server.writes(mark, dry=True) == []
     assert not second["changed"]
     assert second["objects"] == []
     assert second["counts"] == {"unchanged": len(EVERYTHING) + 1}
@@ -178,15 +197,25 @@ def test_first_run_second_run_and_removal(home: Home) -> None:
     check = home.run(check=True, state="absent")
     assert actions(check)["deleted"] == {*EVERYTHING, ("Namespace", home.vpn)}
     assert home.versions() == before
+    mark = server.mark()
     removed = home.run(state="absent", gateways=[], apps=[])
+    deleted = [
+        resource
+        for verb, resource, name in written(server, mark)
+        if verb == "delete" and (name.startswith("netguard") or resource == "namespaces")
+    ]
+    assert deleted[0] == "deployments"
+    assert deleted[-1] == "namespaces"
     assert actions(removed) == {"deleted": {*EVERYTHING, ("Namespace", home.vpn)}}
     assert home.owned() == {}
     assert not home.run(state="absent")["changed"]
     assert home.get("v1", "Namespace", home.media) is not None
 
 
-def test_check_mode_on_an_empty_cluster_lists_everything_and_writes_nothing(home: Home) -> None:
+def test_check_mode_on_an_empty_cluster_lists_everything_and_writes_nothing(home: Home, server: Any) -> None:
+    mark = server.mark()
     result = home.run(check=True)
+    assert written(server, mark) == []
     assert result["changed"]
     assert actions(result) == {"created": {*EVERYTHING, ("Namespace", home.vpn)}}
     assert home.owned() == {}
@@ -345,6 +374,34 @@ def test_the_admission_of_a_real_server_takes_the_pod_with_the_images_scripts(ho
     apps = [home.app(vpn={"gateway": "proton", "forward": ["http"]})]
     assert home.run(gateways=gateways, apps=apps)["changed"]
     assert not home.run(gateways=gateways, apps=apps)["changed"]
+
+
+def test_the_role_shows_no_secret_at_any_verbosity(home: Home, server: Any, tmp_path: Path) -> None:
+    (tmp_path / "keys.yml").write_text(json.dumps({"netguard_credentials": {"proton": {"wireguard_private_key": KEY}}}))
+    variables = {
+        "netguard_instance": home.instance,
+        "netguard_gateways": [home.gateway()],
+        "netguard_apps": [home.app()],
+        "netguard_facts": FACTS,
+    }
+    play = [
+        {
+            "hosts": "localhost",
+            "connection": "local",
+            "gather_facts": False,
+            "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}"},
+            "vars_files": ["keys.yml"],
+            "roles": ["homelab.netguard.vpn_gateway"],
+        }
+    ]
+    for words in (["-vvv", "--diff", "--check"], ["-vvv", "--diff"], ["-vvv"]):
+        done = server.playbook(play, variables, *words, folder=tmp_path)
+        assert done.ok, done.output
+        assert KEY not in done.output
+        assert base64.b64encode(KEY.encode()).decode() not in done.output
+        assert done.task("homelab.netguard.vpn_gateway")["changed"] is (words != ["-vvv"])
+    events = json.dumps(server.audit())
+    assert KEY not in events or "stringData" in events, "the module writes data, which the audit log's policy keeps out"
 
 
 def test_rendering(home: Home, tmp_path: Path) -> None:

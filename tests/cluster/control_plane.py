@@ -41,13 +41,15 @@ AUDIT_POLICY: dict[str, Any] = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
-        {"level": "None", "users": ["system:kube-controller-manager", "system:apiserver", "kwok"]},
+        {"level": "None", "users": ["system:kube-controller-manager", "system:kube-scheduler", "system:apiserver", "kwok"]},
         {"level": "Metadata", "resources": [{"group": "", "resources": ["secrets", "configmaps"]}]},
         {"level": "Request", "verbs": ["create", "update", "patch", "delete"]},
         {"level": "Metadata"},
     ],
 }
 SERVICES = "10.96.0.0/16"
+#: How KWOK plays the kubelets.
+STAGES = Path(__file__).resolve().parent / "stages.yaml"
 START_SECONDS = 60
 
 
@@ -178,12 +180,26 @@ class ControlPlane:
                 f"--service-account-private-key-file={self.folder}/sa.key",
                 f"--root-ca-file={authority.file}",
                 "--leader-elect=false",
+                # the nodes that KWOK plays send no heartbeats
+                "--node-monitor-grace-period=24h",
                 "--bind-address=127.0.0.1",
                 f"--secure-port={free_port()}",
                 f"--cert-dir={self.folder}/cert",
             )
         if self._kwok:
-            self._run("kwok", f"--kubeconfig={self.user('kwok', 'system:masters')}", "--manage-all-nodes=true")
+            self._run(
+                "kube-scheduler",
+                f"--kubeconfig={self.user('system:kube-scheduler', 'system:masters')}",
+                "--leader-elect=false",
+                "--bind-address=127.0.0.1",
+                f"--secure-port={free_port()}",
+            )
+            self._run(
+                "kwok",
+                f"--kubeconfig={self.user('kwok', 'system:masters')}",
+                "--manage-all-nodes=true",
+                f"--config={STAGES}",
+            )
 
     def user(self, name: str, *groups: str) -> Path:
         """A kubeconfig for a user by certificate; what it may do is decided by RBAC."""
@@ -237,7 +253,7 @@ class ControlPlane:
                 "metadata": {
                     "name": f"node-{number}",
                     "labels": {"kubernetes.io/hostname": f"node-{number}", "kubernetes.io/os": "linux"},
-                    "annotations": {"kwok.x-k8s.io/node": "fake"},
+                    "annotations": {"kwok.x-k8s.io/node": "fake", "homelab.netguard.test/address": f"192.0.2.{10 + number}"},
                 },
                 "spec": {"podCIDR": f"10.244.{number}.0/24", "podCIDRs": [f"10.244.{number}.0/24"]},
             }
