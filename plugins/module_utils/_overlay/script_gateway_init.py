@@ -14,14 +14,12 @@ DIR=${0%/*}
 . "$DIR/lib.sh"
 # shellcheck source=/dev/null
 . "$DIR/gateway.sh"
+# shellcheck source=/dev/null
+. "$DIR/clients.sh"
 
 choose_iptables
 choose_ip6tables
 gateway_names
-CLIENTS=$STATE/clients
-FORWARDED=$STATE/forwarded
-: >"$CLIENTS"
-: >"$FORWARDED"
 choose_u32
 gateway_rules || die 'the rules of the gateway cannot be loaded'
 POD=$(own_address)
@@ -38,7 +36,8 @@ case $(ip -d -o link show dev "$VXLAN" 2>/dev/null) in
   *) ip link del "$VXLAN" ;;
 esac
 ip link show dev "$VXLAN" >/dev/null 2>&1 ||
-  ip link add "$VXLAN" type vxlan id "$VNI" local "$POD" dev "$INTERFACE" dstport "$PORT" srcport "$PORT" "$((PORT + 1))" nolearning ||
+  ip link add "$VXLAN" type vxlan id "$VNI" local "$POD" dev "$INTERFACE" nolearning \
+    dstport "$PORT" srcport "$PORT" "$((PORT + 1))" ||
   die "the overlay's link cannot be made: is the kernel's vxlan there?"
 ip link set "$VXLAN" addrgenmode none 2>/dev/null
 ip link set "$VXLAN" address "$(mac_of "$VIA")" mtu "$(overlay_mtu)" arp off up || die "the overlay's link cannot be set up"
@@ -62,4 +61,5 @@ ip "-$OUTER" rule add pref 45 from "$POD" ipproto udp dport "$PORT" lookup "$NET
 ip rule add pref 46 to "$NETWORK" lookup main
 log "gateway: $VIA by $POD, VXLAN $VNI on UDP $PORT, forwarding into $TUNNEL alone"
 [ "$U32" = yes ] || log 'warning: no u32 match here: a client pod with NET_ADMIN or NET_RAW could use another client'"'"'s address'
+learn
 """

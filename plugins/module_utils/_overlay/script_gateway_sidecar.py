@@ -13,16 +13,14 @@ DIR=${0%/*}
 . "$DIR/lib.sh"
 # shellcheck source=/dev/null
 . "$DIR/gateway.sh"
+# shellcheck source=/dev/null
+. "$DIR/clients.sh"
 
-LIST=${NETGUARD_CLIENTS:-/netguard-clients/clients}
-GLUETUN=${NETGUARD_GLUETUN:-/tmp/gluetun}
-CLIENTS=$STATE/clients
-FORWARDED=$STATE/forwarded
 RESOLVER=
 UP=no
 SINCE=$(date +%s)
 REPAIRED=0
-LEARNT=0
+TURN=0
 
 finish() {
   [ -z "$RESOLVER" ] || kill "$RESOLVER" 2>/dev/null
@@ -35,8 +33,6 @@ choose_iptables
 choose_ip6tables
 gateway_names
 choose_u32
-: >"$FORWARDED"
-mkdir -p "$STATE/names"
 # what an earlier sidecar of this pod had learnt still stands in the kernel
 bridge fdb show dev "$VXLAN" | sed -n 's/^\(02:4e:[0-9a-f:]*\) dst \([^ ]*\) .*/\1 \2/p' | while read -r mac outer; do
   echo "$outer $(derived "$outer") $mac"
@@ -46,95 +42,6 @@ state() {
   printf 'UP=%s\nKNOWN=%s\nSINCE=%s\nREPAIRED=%s\nRESOLVER=%s\n' "$UP" "$(wc -l <"$CLIENTS" | tr -d ' ')" "$SINCE" "$REPAIRED" \
     "$RESOLVER" >"$STATE/state.new"
   mv "$STATE/state.new" "$STATE/state"
-}
-
-# The pods behind a name, one a line. No answer (as opposed to an empty one) keeps what is known.
-ask() {
-  ask_type=A
-  [ "$OUTER" = 4 ] || ask_type=AAAA
-  for ask_server in $DNS_SERVERS; do
-    ask_text=$(dig +noall +comments +answer +time=1 +tries=1 "@$ask_server" "$1." "$ask_type" 2>/dev/null)
-    case $ask_text in
-      *'status: NOERROR'* | *'status: NXDOMAIN'*)
-        printf '%s\n' "$ask_text" | awk -v t="$ask_type" '$4 == t { print $5 }' | sort -u >"$STATE/names/$1"
-        return 0
-        ;;
-    esac
-  done
-  return 1
-}
-
-learn() {
-  [ -r "$LIST" ] || return 0
-  : >"$STATE/clients.new"
-  : >"$STATE/forwarded.new"
-  while read -r name forwards; do
-    case $name in
-      '' | \#* | */*) continue ;;
-    esac
-    ask "$name"
-    [ -f "$STATE/names/$name" ] || continue
-    while read -r outer; do
-      if [ "$OUTER" = 4 ]; then is_ipv4 "$outer" || continue; else is_ipv6 "$outer" || continue; fi
-      # shellcheck disable=SC2086 # a list
-      in_networks "$outer" $POD_RANGES || continue
-      inner=$(derived "$outer")
-      echo "$outer $inner $(mac_of "$inner")" >>"$STATE/clients.new"
-      forward "$inner" "$forwards"
-      forwards=
-    done <"$STATE/names/$name"
-  done <"$LIST"
-  settle
-}
-
-forward() { # inner, words protocol:outer:inner; outer 0: the port that the provider hands out
-  for forward_item in $2; do
-    forward_protocol=${forward_item%%:*}
-    forward_item=${forward_item#*:}
-    forward_outer=${forward_item%%:*}
-    if [ "$forward_outer" = 0 ]; then
-      forward_outer=$(sed -n '/^[0-9][0-9]*$/{p;q;}' "$GLUETUN/forwarded_port" 2>/dev/null)
-      [ -n "$forward_outer" ] || continue
-    fi
-    echo "$forward_protocol $forward_outer $1 ${forward_item#*:}" >>"$STATE/forwarded.new"
-  done
-}
-
-# Two pods with one overlay address: who was there first keeps it.
-settle() {
-  {
-    grep -Fx -f "$STATE/clients.new" "$CLIENTS" 2>/dev/null
-    cat "$STATE/clients.new"
-  } | awk '!seen[$0]++ { if ($2 in taken) print $1, $2 > "/dev/stderr"; else { taken[$2] = 1; print } }' \
-    >"$STATE/clients.next" 2>"$STATE/refused"
-  sort "$STATE/clients.next" >"$STATE/clients.new"
-  if ! cmp -s "$STATE/clients.new" "$CLIENTS"; then
-    cp "$CLIENTS" "$STATE/clients.old"
-    cp "$STATE/clients.new" "$CLIENTS"
-    peers
-    clients_load || log 'error: the list of clients cannot be loaded'
-    log "clients: $(wc -l <"$CLIENTS" | tr -d ' ') known: $(awk '{ printf "%s=%s ", $1, $2 }' "$CLIENTS")"
-    [ ! -s "$STATE/refused" ] ||
-      log "error: overlay address taken, closed until they get another pod address: $(tr '\n' ' ' <"$STATE/refused")"
-  fi
-  if ! cmp -s "$STATE/forwarded.new" "$FORWARDED"; then
-    cp "$STATE/forwarded.new" "$FORWARDED"
-    nat_text | restore 4 || log 'error: the forwarded ports cannot be loaded'
-    log "forwards: $(tr '\n' ';' <"$FORWARDED")"
-  fi
-}
-
-peers() {
-  while read -r outer inner mac; do
-    if ! grep -q "^$outer $inner " "$CLIENTS"; then
-      bridge fdb del "$mac" dev "$VXLAN" dst "$outer" self 2>/dev/null
-      grep -q " $inner " "$CLIENTS" || ip neigh del "$inner" dev "$VXLAN" 2>/dev/null
-    fi
-  done <"$STATE/clients.old"
-  while read -r outer inner mac; do
-    bridge fdb replace "$mac" dev "$VXLAN" dst "$outer" self permanent
-    ip neigh replace "$inner" lladdr "$mac" dev "$VXLAN" nud permanent
-  done <"$CLIENTS"
 }
 
 tunnel_works() {
@@ -201,9 +108,9 @@ while :; do
   tunnel_state
   resolver
   repair
-  # names are asked every two seconds; the cluster's DNS caches for longer than that
-  if [ $((LEARNT % 2)) -eq 0 ]; then learn; state; fi
-  LEARNT=$((LEARNT + 1))
+  # names are asked every two seconds (the cluster's DNS caches for longer than that), after a failure every second
+  if [ "$MISSED" -gt 0 ] || [ $((TURN % 2)) -eq 0 ]; then learn; state; fi
+  TURN=$((TURN + 1))
   run sleep 1
 done
 """

@@ -77,7 +77,8 @@ overlay_link() {
     *) ip link del "$VXLAN" ;;
   esac
   ip link show dev "$VXLAN" >/dev/null 2>&1 ||
-    ip link add "$VXLAN" type vxlan id "$VNI" local "$POD" dev "$INTERFACE" dstport "$PORT" srcport "$PORT" "$((PORT + 1))" nolearning ||
+    ip link add "$VXLAN" type vxlan id "$VNI" local "$POD" dev "$INTERFACE" nolearning \
+      dstport "$PORT" srcport "$PORT" "$((PORT + 1))" ||
     die "the overlay's link cannot be made: is the kernel's vxlan there?"
   ip link set "$VXLAN" addrgenmode none 2>/dev/null
   ip link set "$VXLAN" address "$(mac_of "$ADDRESS")" mtu "$(overlay_mtu)" arp off up || die "the overlay's link cannot be set up"

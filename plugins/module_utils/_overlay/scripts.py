@@ -12,7 +12,7 @@ status.hostIP) from the downward API, comma-separated. Probes: `CLIENT_READY` ex
 the sidecar's container. `CLIENT_METRICS` prints the state as Prometheus text.
 
 **Gateway pod.** `GATEWAY_SCRIPTS` and `SETTINGS_FILE` at `MOUNT`; a second ConfigMap with the one key `CLIENTS_FILE`
-(`settings.render_clients`) at `CLIENTS_MOUNT`, as a whole volume and not by subPath, so that a changed list is followed.
+(`settings.render_clients`) at `CLIENTS_MOUNT` in both, as a whole volume and not by subPath, so that a changed list is followed.
 First init container: `GATEWAY_INIT`, privileged unless the pod sets the sysctl net.ipv4.ip_forward=1; before Gluetun.
 Beside Gluetun: `GATEWAY_SIDECAR` with `GATEWAY_CAPABILITIES`; an emptyDir at `GLUETUN_STATE` in both lets the sidecar follow
 a port that the provider hands out. Both need `POD_IPS`. Probe: `GATEWAY_READY` (dnsmasq, rules and tunnel).
@@ -29,6 +29,7 @@ from . import (
     script_client_init,
     script_client_ready,
     script_client_sidecar,
+    script_clients,
     script_gateway,
     script_gateway_init,
     script_gateway_ready,
@@ -78,6 +79,7 @@ CLIENT_SCRIPTS: dict[str, str] = {
 GATEWAY_SCRIPTS: dict[str, str] = {
     "lib.sh": script_lib.SCRIPT,
     "gateway.sh": script_gateway.SCRIPT,
+    "clients.sh": script_clients.SCRIPT,
     "gateway-init.sh": script_gateway_init.SCRIPT,
     "gateway-sidecar.sh": script_gateway_sidecar.SCRIPT,
     "gateway-ready.sh": script_gateway_ready.SCRIPT,

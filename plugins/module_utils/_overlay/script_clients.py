@@ -1,0 +1,111 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who the gateway's clients are."""
+
+from __future__ import annotations
+
+SCRIPT = r"""#!/bin/sh
+# Who the clients are: the pods behind the names of the mounted list, and the ports that are forwarded to them. Sourced by
+# gateway-init.sh (so that clients come back before Gluetun is up) and gateway-sidecar.sh, after gateway.sh.
+
+LIST=${NETGUARD_CLIENTS:-/netguard-clients/clients}
+GLUETUN=${NETGUARD_GLUETUN:-/tmp/gluetun}
+CLIENTS=$STATE/clients
+FORWARDED=$STATE/forwarded
+MISSED=0
+mkdir -p "$STATE/names"
+: >"$CLIENTS"
+: >"$FORWARDED"
+
+# The pods behind a name, one a line. No answer (as opposed to an empty one) keeps what is known.
+ask() {
+  ask_type=A
+  [ "$OUTER" = 4 ] || ask_type=AAAA
+  for ask_server in $DNS_SERVERS; do
+    ask_text=$(dig +noall +comments +answer +time=1 +tries=1 "@$ask_server" "$1." "$ask_type" 2>/dev/null)
+    case $ask_text in
+      *'status: NOERROR'* | *'status: NXDOMAIN'*)
+        printf '%s\n' "$ask_text" | awk -v t="$ask_type" '$4 == t { print $5 }' | sort -u >"$STATE/names/$1"
+        return 0
+        ;;
+    esac
+  done
+  return 1
+}
+
+learn() {
+  [ -r "$LIST" ] || return 0
+  MISSED=0
+  : >"$STATE/clients.new"
+  : >"$STATE/forwarded.new"
+  while read -r name forwards; do
+    case $name in
+      '' | \#* | */*) continue ;;
+    esac
+    ask "$name" || MISSED=$((MISSED + 1))
+    [ -f "$STATE/names/$name" ] || continue
+    while read -r outer; do
+      if [ "$OUTER" = 4 ]; then is_ipv4 "$outer" || continue; else is_ipv6 "$outer" || continue; fi
+      # shellcheck disable=SC2086 # a list
+      in_networks "$outer" $POD_RANGES || continue
+      inner=$(derived "$outer")
+      echo "$outer $inner $(mac_of "$inner")" >>"$STATE/clients.new"
+      forward "$inner" "$forwards"
+      forwards=
+    done <"$STATE/names/$name"
+  done <"$LIST"
+  settle
+}
+
+forward() { # inner, words protocol:outer:inner; outer 0: the port that the provider hands out
+  for forward_item in $2; do
+    forward_protocol=${forward_item%%:*}
+    forward_item=${forward_item#*:}
+    forward_outer=${forward_item%%:*}
+    if [ "$forward_outer" = 0 ]; then
+      forward_outer=$(sed -n '/^[0-9][0-9]*$/{p;q;}' "$GLUETUN/forwarded_port" 2>/dev/null)
+      [ -n "$forward_outer" ] || continue
+    fi
+    echo "$forward_protocol $forward_outer $1 ${forward_item#*:}" >>"$STATE/forwarded.new"
+  done
+}
+
+# Two pods with one overlay address: who was there first keeps it.
+settle() {
+  {
+    grep -Fx -f "$STATE/clients.new" "$CLIENTS" 2>/dev/null
+    cat "$STATE/clients.new"
+  } | awk '!seen[$0]++ { if ($2 in taken) print $1, $2 > "/dev/stderr"; else { taken[$2] = 1; print } }' \
+    >"$STATE/clients.next" 2>"$STATE/refused"
+  sort "$STATE/clients.next" >"$STATE/clients.new"
+  if ! cmp -s "$STATE/clients.new" "$CLIENTS"; then
+    cp "$CLIENTS" "$STATE/clients.old"
+    cp "$STATE/clients.new" "$CLIENTS"
+    peers
+    clients_load || log 'error: the list of clients cannot be loaded'
+    log "clients: $(wc -l <"$CLIENTS" | tr -d ' ') known: $(awk '{ printf "%s=%s ", $1, $2 }' "$CLIENTS")"
+    [ ! -s "$STATE/refused" ] ||
+      log "error: overlay address taken, closed until they get another pod address: $(tr '\n' ' ' <"$STATE/refused")"
+  fi
+  if ! cmp -s "$STATE/forwarded.new" "$FORWARDED"; then
+    cp "$STATE/forwarded.new" "$FORWARDED"
+    nat_text | restore 4 || log 'error: the forwarded ports cannot be loaded'
+    log "forwards: $(tr '\n' ';' <"$FORWARDED")"
+  fi
+}
+
+peers() {
+  while read -r outer inner mac; do
+    if ! grep -q "^$outer $inner " "$CLIENTS"; then
+      bridge fdb del "$mac" dev "$VXLAN" dst "$outer" self 2>/dev/null
+      grep -q " $inner " "$CLIENTS" || ip neigh del "$inner" dev "$VXLAN" 2>/dev/null
+    fi
+  done <"$STATE/clients.old"
+  while read -r outer inner mac; do
+    bridge fdb replace "$mac" dev "$VXLAN" dst "$outer" self permanent
+    ip neigh replace "$inner" lladdr "$mac" dev "$VXLAN" nud permanent
+  done <"$CLIENTS"
+}
+"""

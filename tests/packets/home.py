@@ -1,0 +1,321 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lab inhabited: servers on the internet, a VPN, a gateway, clients, an application that never stops talking, sensors."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.homelab.netguard.plugins.module_utils._overlay import settings
+
+from . import frames, wireguard
+from .children import Child
+from .lab import (
+    DNS_VIP,
+    GATEWAY_VIP,
+    HOST,
+    HOST6,
+    PORT,
+    RESOLVER,
+    RESOLVER6,
+    TUNNEL_RESOLVER,
+    VPN,
+    Lab,
+    Pod,
+    wait_for,
+)
+from .probes import TCP_PORT, Prober, Servers
+from .sensors import MARKER, Sensor
+
+CLIENTS = "netguard-clients-proton.media.svc.cluster.local"
+GATEWAY_NAME = "netguard-gateway-proton-pods.vpn.svc.cluster.local"
+WG_PORT = 51820
+OWN_SOURCES = (VPN, "203.0.113.194", "203.0.113.193", "203.0.113.2")
+
+
+@dataclass
+class Seen:
+    """What one phase of a row showed."""
+
+    sent: int
+    leaks: dict[str, int]
+    examples: list[str]
+    answers: dict[str, list[float]]
+    by_vpn: int
+    start: float
+    end: float
+    kinds: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    arp: list[str] = field(default_factory=list)
+    handshakes: int = 0
+    ipv6: int = 0
+    names: dict[str, int] = field(default_factory=dict)  # questions with the marker, by resolver
+
+    @property
+    def total(self) -> int:
+        return sum(self.leaks.values())
+
+    @property
+    def quiet(self) -> bool:
+        """No probe was answered; dnsmasq itself may have said that it cannot ask."""
+        return not any(times for kind, times in self.answers.items() if kind != "resolver unbound")
+
+    def alive(self, kind: str = "udp4 unbound") -> int:
+        return len(self.answers.get(kind, []))
+
+    def first_after(self, moment: float, kind: str = "udp4 unbound") -> float | None:
+        """Seconds from a moment to the first answer after it."""
+        later = [when for when in self.answers.get(kind, []) if when > moment]
+        return min(later) - moment if later else None
+
+    def last_before(self, moment: float, kind: str = "udp4 unbound") -> float | None:
+        return max((when for when in self.answers.get(kind, []) if when <= moment), default=None)
+
+
+class Home:
+    def __init__(self, profile: str, shell: str, folder: Path) -> None:
+        self.lab = Lab(profile, shell, folder)
+        self.children: list[Child] = []
+        self.sensors: dict[str, Child] = {}
+        self.probers: dict[str, Child] = {}
+        self.server_key, self.client_key = wireguard.private_key(), wireguard.private_key()
+        self.generation = 0
+        self._servers()
+        self.gateway: Pod | None = None
+
+    # -- the world outside ------------------------------------------------------------------------------------------------
+
+    def child(self, where: str, make: Any) -> Child:
+        made = Child(where, make)
+        self.children.append(made)
+        return made
+
+    def _servers(self) -> None:
+        lab = self.lab
+        self.internet = self.child("inet", lambda: Servers(echo=(HOST, HOST6), dns=(RESOLVER, RESOLVER6)))
+        self.inside = self.child("vpn", lambda: Servers(dns=(TUNNEL_RESOLVER,)))
+        dns = lab.pod("dns", "node2", 140)
+        table = {CLIENTS: [], GATEWAY_NAME: []}
+        self.cluster_dns = self.child("dns", lambda: Servers(dns=(dns.ip,), table=table))
+        self.endpoints: dict[str, str] = {"dns": dns.ip}
+        lab.services(**self.endpoints)
+        self.wg = lab.spawn("vpn", wireguard.binary(), "-f", "wgs0", log="vpn.log")
+        wait_for("the VPN server's socket", Path("/var/run/wireguard/wgs0.sock").exists)
+        wireguard.configure("wgs0", f"set=1\nprivate_key={self.server_key.hex()}\nlisten_port={WG_PORT}")
+        self.peer(True)
+        for command in ("ip addr add 203.0.113.193/26 dev wgs0", "ip link set wgs0 mtu 1320 up"):
+            lab.exec("vpn", *command.split())
+        lab.run("vpn", "iptables -t nat -A POSTROUTING -o wan -j MASQUERADE")
+        for where, interface, rule in (
+            ("node1", "eth0", "uplink"),
+            ("node2", "eth0", "uplink"),
+            ("home", "lan", "router"),
+            ("inet", "wan", "internet"),
+        ):
+            self.sense(f"{where} {rule}", where, interface, rule)
+        for node in ("node1", "node2"):  # neighbours found before anything is measured
+            for target in (HOST, HOST6):
+                wait_for(f"{node} reaches {target}", lambda n=node, t=target: self.pings(n, t), 15)
+
+    def pings(self, where: str, target: str) -> bool:
+        return "1 received" in self.lab.exec(where, "ping", "-c", "1", "-W", "1", target, check=False)
+
+    def peer(self, known: bool) -> None:
+        key = wireguard.public_key(self.client_key).hex()
+        text = f"set=1\npublic_key={key}\n" + ("replace_allowed_ips=true\nallowed_ip=203.0.113.194/32" if known else "remove=true")
+        wireguard.configure("wgs0", text)
+
+    def sense(self, name: str, where: str, interface: str, rule: str) -> None:
+        endpoints = ((17, WG_PORT), (17, 1194), (6, 1194))
+        self.sensors[name] = self.child(where, lambda: Sensor(interface, rule, endpoints))
+
+    # -- pods -------------------------------------------------------------------------------------------------------------
+
+    def client_pod(self, name: str, last: int, node: str = "node1") -> Pod:
+        pod = self.lab.pod(name, node, last)
+        self.sense(f"{name} pod", node, pod.veth, "pod")
+        return pod
+
+    def known(self, *pods: Pod) -> None:
+        """The headless Service: which pods are clients."""
+        self.cluster_dns.call("set", CLIENTS, [address for pod in pods for address in (pod.ip, pod.ip6)])
+
+    def prober(self, pod: Pod, *, rate: float = 120.0, resolver: str = "203.0.113.129", source: str = "") -> Child:
+        self.probers[pod.name] = self.child(pod.name, lambda: Prober(rate, resolver, source))
+        return self.probers[pod.name]
+
+    def peer_pods(self) -> None:
+        """Others in the cluster and the home: a database and its neighbour, a peer, a relay; who can connect from where."""
+        if hasattr(self, "senders"):
+            return
+        self.senders = {name: self.child(name, frames.Sender) for name in ("home", "node1")}
+        for name, last in (("db", 20), ("db2", 21), ("peer", 22), ("relay", 30)):
+            self.lab.pod(name, "node1", last)
+            self.child(name, lambda: frames.Listener((5432, 5433, 3128)))
+            self.senders[name] = self.child(name, frames.Sender)
+
+    def drop(self, *children: Child) -> None:
+        for child in children:
+            child.end()
+            self.children.remove(child)
+
+    def pause(self, yes: bool) -> None:
+        for prober in self.probers.values():
+            prober.call("hold", yes)
+
+    def remove(self, pod: Pod) -> None:
+        for store, name in ((self.probers, pod.name), (self.sensors, f"{pod.name} pod")):
+            child = store.pop(name, None)
+            if child is not None:
+                child.end()
+                self.children.remove(child)
+        self.lab.delete(pod)
+
+    def gateway_environment(self, **changes: str) -> dict[str, str]:
+        return {
+            "VPN_SERVICE_PROVIDER": "custom",
+            "VPN_TYPE": "wireguard",
+            "VPN_INTERFACE": "tun0",
+            "WIREGUARD_PRIVATE_KEY": base64.b64encode(self.client_key).decode(),
+            "WIREGUARD_PUBLIC_KEY": base64.b64encode(wireguard.public_key(self.server_key)).decode(),
+            "WIREGUARD_ADDRESSES": "203.0.113.194/32",
+            "WIREGUARD_ENDPOINT_IP": VPN,
+            "WIREGUARD_ENDPOINT_PORT": str(WG_PORT),
+            "WIREGUARD_MTU": "1320",
+            "FIREWALL_INPUT_PORTS": str(PORT),
+            "FIREWALL_OUTBOUND_SUBNETS": f"198.51.100.0/24,{DNS_VIP}/32",
+            "HEALTH_TARGET_ADDRESSES": f"{HOST}:{TCP_PORT}",
+            **changes,
+        }
+
+    def gateway_up(
+        self,
+        *,
+        gluetun: bool = True,
+        settings_changes: Mapping[str, object] | None = None,
+        services: tuple[settings.ClientService, ...] = (settings.ClientService(CLIENTS),),
+        environment: Mapping[str, str] | None = None,
+    ) -> Pod:
+        """A new gateway pod, at a new address each time, with init container, Gluetun's stand-in and sidecar."""
+        self.generation += 1
+        pod = self.lab.pod(f"gw{self.generation}", "node2", 150 + self.generation % 80)
+        self.gateway = pod
+        self.lab.gateway_init(pod, self.lab.gateway_settings(**(settings_changes or {})), settings.render_clients(services))
+        if gluetun:
+            self.gluetun(environment)
+        self.lab.gateway_sidecar(pod)
+        self.publish()
+        return pod
+
+    def publish(self) -> None:
+        assert self.gateway is not None
+        self.endpoints["gateway"] = self.gateway.ip
+        self.lab.services(**self.endpoints)
+        self.cluster_dns.call("set", GATEWAY_NAME, [self.gateway.ip, self.gateway.ip6])
+
+    def gluetun(self, environment: Mapping[str, str] | None = None) -> None:
+        assert self.gateway is not None
+        self.environment = dict(environment or self.gateway_environment())
+        path = self.lab.folder / f"{self.gateway.name}.gluetun.log"
+        self.ups = path.read_text().count("[vpn] is up") if path.exists() else 0
+        script = str(Path(__file__).with_name("gluetun.py"))
+        command = f"ip rule del table 51820; ip -6 rule del table 51820; exec {sys.executable} -S {script}"
+        self.gateway.processes["gluetun"] = self.lab.spawn(
+            self.gateway.name, "/bin/sh", "-c", command, log=f"{self.gateway.name}.gluetun.log", environment=self.environment
+        )
+
+    def vpn_up(self, timeout: float = 10.0) -> float:
+        """When the stand-in says that its tunnel is up, counted from the last call of `gluetun`."""
+        assert self.gateway is not None
+        path = self.lab.folder / f"{self.gateway.name}.gluetun.log"
+        wait_for("the VPN is up", lambda: path.read_text().count("[vpn] is up") > self.ups, timeout, 0.005)
+        return time.monotonic()
+
+    def last_answer(self, pod: Pod, kind: str = "udp4 unbound") -> float:
+        return max(self.probers[pod.name].call("read", False)["answers"].get(kind, [0.0]))
+
+    def kill_gluetun(self, how: int = signal.SIGKILL) -> None:
+        assert self.gateway is not None
+        self.lab.stop(self.gateway.processes.pop("gluetun"), how)
+
+    def gateway_down(self) -> None:
+        assert self.gateway is not None
+        self.lab.delete(self.gateway)
+        self.gateway = None
+        self.endpoints.pop("gateway", None)
+        self.lab.services(**self.endpoints)
+        self.cluster_dns.call("set", GATEWAY_NAME, [])
+
+    # -- looking ------------------------------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        for child in (*self.sensors.values(), *self.probers.values()):
+            child.call("read")
+        for servers in (self.internet, self.inside, self.cluster_dns):
+            servers.call("asked")
+        self.start = time.monotonic()
+
+    def look(self) -> Seen:
+        """What happened since `clear` (or the last `look`)."""
+        time.sleep(0.05)  # frames on their way
+        end = time.monotonic()
+        seen = Seen(0, {}, [], {}, 0, self.start, end)
+        for child in self.probers.values():
+            part = child.call("read")
+            seen.sent += part["sent"]
+            seen.kinds.update(part["kinds"])
+            seen.refused.update(part["refused"])
+            for kind, times in part["answers"].items():
+                seen.answers.setdefault(kind, []).extend(times)
+        for name, child in self.sensors.items():
+            part = child.call("read")
+            seen.leaks[name] = part["leaks"]
+            seen.examples += [f"{name}: {what} x{count}" for what, count in part["examples"]]
+            seen.by_vpn += part["seen"].get("by VPN", 0)
+            seen.handshakes += part["seen"].get("handshake", 0)
+            seen.arp += part["arp"]
+            seen.ipv6 += part["seen"].get("IPv6 but neighbours", 0)
+        for name, servers in (("cluster", self.cluster_dns), ("public", self.internet), ("tunnel", self.inside)):
+            asked = [source for source, _server, what in servers.call("asked") if MARKER.decode().lower() in what]
+            seen.names[name] = len(asked)
+            # the cluster's resolver, and the home address at any resolver, must never see a client's name
+            seen.leaks[f"{name} resolver"] = len(asked if name == "cluster" else [s for s in asked if s not in OWN_SOURCES])
+        self.start = end
+        return seen
+
+    def watch(self, seconds: float) -> Seen:
+        self.clear()
+        time.sleep(seconds)
+        return self.look()
+
+    def answers(self, pod: Pod, kind: str = "udp4 unbound") -> int:
+        return len(self.probers[pod.name].call("read", False)["answers"].get(kind, []))
+
+    def back(self, pod: Pod, timeout: float = 10.0, kind: str = "udp4 unbound") -> float:
+        """Seconds until the next answer."""
+        have = self.answers(pod, kind)
+        return wait_for(f"traffic of {pod.name}", lambda: self.answers(pod, kind) > have, timeout)
+
+    def end(self) -> None:
+        for pod in list(self.lab.pods.values()):
+            with contextlib.suppress(Exception):
+                self.lab.delete(pod)
+        for child in self.children:
+            child.end()
+        self.lab.stop(self.wg, signal.SIGKILL)
+        for name in ("inet", "home", "vpn", "node1", "node2"):
+            os.system(f"ip netns del {name} 2>/dev/null")
+
+
+__all__ = ["CLIENTS", "GATEWAY_NAME", "GATEWAY_VIP", "Home", "Seen"]

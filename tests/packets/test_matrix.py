@@ -1,0 +1,252 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The states and faults of a client's life, in this order: each row begins connected unless it says otherwise."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from .conftest import EVIDENCE, Stage
+from .home import WG_PORT
+from .lab import wait_for
+
+
+def test_c0_without_anything_every_probe_is_seen(stage: Stage) -> None:
+    """The positive control: what no sensor could see would prove nothing."""
+    wanted = set(stage.home.probers["c1"].call("read", False)["kinds"]) | {"udp4 unbound"}
+    stage.home.clear()
+    wait_for(
+        "an answer to each kind of probe",
+        lambda: {"resolver unbound", *stage.home.probers["c1"].call("read", False)["answers"]} >= wanted,
+        10,
+        0.1,
+    )
+    seen = stage.home.look()
+    stage.record("C0", "no guard, no gateway: the positive control", seen)
+    for sensor in ("c1 pod", "node1 uplink", "home router", "inet internet", "public resolver"):
+        assert seen.leaks[sensor] > 0, f"{sensor} saw nothing of {seen.sent} probes"
+    assert seen.ipv6 > 0
+
+
+def test_f1_before_its_gateway(stage: Stage) -> None:
+    """The client starts, its gateway does not exist: closed from the end of the first container on, and not ready."""
+    begun = time.monotonic()
+    done = stage.lab.client_init(stage.c1, stage.lab.client_settings())
+    assert done.returncode == 0, done.stdout + done.stderr
+    block = time.monotonic() - begun
+    stage.home.known(stage.c1)
+    seen = stage.home.watch(1.0)
+    stage.closed("F1", "first container has ended, no sidecar, no gateway", seen, block=block)
+    stage.lab.client_sidecar(stage.c1)
+    seen = stage.home.watch(2.0)
+    stage.closed("F1", "sidecar waits, the gateway does not exist", seen)
+    assert not stage.lab.client_ready(stage.c1)
+    assert "waits for the gateway" in stage.logs()
+
+
+def test_c1_connected(stage: Stage) -> None:
+    stage.home.clear()
+    begun = time.monotonic()
+    stage.home.gateway_up()
+    stage.connect()
+    first = stage.home.look()
+    stage.closed("F1", "the gateway is created after its client", first, recover=first.first_after(begun))
+    seen = stage.home.watch(2.0)
+    stage.closed("C1", "connected", seen)
+    for kind in ("udp4", "icmp4", "tcp4", "dns-udp4", "dns-tcp4", "resolver"):
+        assert seen.alive(f"{kind} unbound") >= 5, f"{kind}: {seen.answers.keys()} {seen.refused}"
+    assert seen.by_vpn > 20
+
+
+def test_c2_bound_to_the_pods_own_interface(connected: Stage) -> None:
+    seen = connected.home.watch(1.5)
+    connected.closed("C2", "connected, probes bound to eth0 and to its address", seen)
+    for kind in seen.kinds:
+        if kind.endswith((" eth0", " source")):
+            assert seen.kinds[kind] > 3
+            assert not seen.alive(kind), kind
+
+
+def test_d1_names_go_through_the_tunnel(connected: Stage) -> None:
+    seen = connected.home.watch(1.5)
+    connected.closed("D1", "names asked at the pod's resolver", seen, note=f"{seen.names['tunnel']} at the tunnel's resolver")
+    assert seen.names["tunnel"] > 3
+    assert seen.names["cluster"] == 0
+    assert seen.names["public"] > 3  # D2: explicit public resolvers, from the VPN's address alone
+
+
+def test_f2_endpoint_never_answers(connected: Stage) -> None:
+    stage, home = connected, connected.home
+    home.kill_gluetun()
+    drop_endpoint(stage, True)
+    home.gluetun()
+    time.sleep(1.0)
+    seen = home.watch(2.5)
+    stage.closed("F2", "connecting: the endpoint never answers", seen)
+    assert seen.quiet, seen.answers
+    assert seen.by_vpn == 0
+    wait_for("not ready", lambda: not stage.lab.client_ready(stage.c1), 10, 0.2)
+    drop_endpoint(stage, False)
+    recover = home.back(stage.c1, 15)
+    stage.closed("F2", "the endpoint answers at last", home.look(), recover=recover)
+
+
+def drop_endpoint(stage: Stage, yes: bool) -> None:
+    text = "table inet fault\ndelete table inet fault\n"
+    if yes:
+        rules = f"udp dport {WG_PORT} drop; udp sport {WG_PORT} drop;"
+        text += f"table inet fault {{ chain f {{ type filter hook forward priority 0; {rules} }} }}"
+    stage.lab.nft("home", text)
+
+
+def test_f3_refused_key(connected: Stage) -> None:
+    import base64
+
+    from . import wireguard
+
+    stage, home = connected, connected.home
+    home.kill_gluetun()
+    wrong = base64.b64encode(wireguard.private_key()).decode()
+    home.gluetun(home.gateway_environment(WIREGUARD_PRIVATE_KEY=wrong))
+    time.sleep(1.0)
+    seen = home.watch(2.0)
+    stage.closed("F3", "the server does not know the key", seen)
+    assert seen.quiet, seen.answers
+    home.kill_gluetun()
+    home.gluetun(home.gateway_environment(WIREGUARD_PRIVATE_KEY="no key"))
+    assert home.gateway is not None
+    wait_for("the stand-in exits", lambda: home.gateway.processes["gluetun"].poll() == 1)  # type: ignore[union-attr]
+    seen = home.watch(1.0)
+    stage.closed("F3", "Gluetun refuses its settings and exits", seen)
+    assert seen.quiet, seen.answers
+    home.kill_gluetun()
+
+
+def test_f4_vpn_process_killed(connected: Stage) -> None:
+    stage, home = connected, connected.home
+    whole, after = [], []
+    for _round in range(3):
+        home.clear()
+        begun = time.monotonic()
+        home.kill_gluetun()
+        home.gluetun()
+        up = home.vpn_up()
+        wait_for("traffic", lambda since=begun: home.last_answer(stage.c1) > since + 0.1)
+        seen = home.look()
+        whole.append(seen.first_after(begun + 0.05) or 9.0)
+        after.append(max(0.0, begun + 0.05 + whole[-1] - up))
+        stage.closed("F4", "VPN process killed, its container restarts in the same namespace", seen, recover=whole[-1])
+    EVIDENCE.measure(
+        "back after SIGKILL of the VPN process (and after its own start)",
+        f"{stage.profile}, {stage.shell}",
+        f"{min(whole):.2f} s ({min(after):.2f} s)",
+    )
+    assert min(after) < 0.5, (whole, after)
+    home.kill_gluetun()
+    time.sleep(0.3)
+    seen = home.watch(2.0)
+    stage.closed("F4", "VPN process gone for good", seen)
+    assert seen.quiet, seen.answers
+
+
+def test_f5_vpn_process_stopped(connected: Stage) -> None:
+    stage, home = connected, connected.home
+    assert home.gateway is not None
+    signal_group(home.gateway.processes["gluetun"].pid, signal.SIGSTOP)
+    time.sleep(0.2)
+    seen = home.watch(2.0)
+    stage.closed("F5", "VPN process stands still", seen)
+    assert seen.quiet, seen.answers
+    signal_group(home.gateway.processes["gluetun"].pid, signal.SIGCONT)
+    recover = home.back(stage.c1, 15)
+    stage.closed("F5", "VPN process goes on", home.look(), recover=recover)
+
+
+def signal_group(pid: int, how: int) -> None:
+    import os
+
+    os.killpg(pid, how)
+
+
+def test_f6_endpoint_lost_and_found(connected: Stage) -> None:
+    stage, home = connected, connected.home
+    drop_endpoint(stage, True)
+    time.sleep(0.2)
+    seen = home.watch(3.0)
+    stage.closed("F6", "the endpoint's port is dropped mid-session", seen)
+    assert seen.quiet, seen.answers
+    drop_endpoint(stage, False)
+    recover = home.back(stage.c1, 15)
+    stage.closed("F6", "the endpoint is back", home.look(), recover=recover)
+
+
+def test_f7_server_forgets_the_peer(connected: Stage) -> None:
+    stage, home = connected, connected.home
+    home.peer(False)
+    time.sleep(0.2)
+    seen = home.watch(2.0)
+    stage.closed("F7", "the server has removed our key", seen)
+    assert seen.quiet, seen.answers
+    home.peer(True)
+    recover = home.back(stage.c1, 30)
+    stage.closed("F7", "the server knows us again", home.look(), recover=recover)
+
+
+def test_f8_routes_and_rules_of_the_gateway(connected: Stage) -> None:
+    stage, home = connected, connected.home
+    assert home.gateway is not None
+    stage.lab.run(home.gateway.name, "ip rule del pref 101")
+    seen = home.watch(1.5)
+    stage.closed("F8", "the gateway's rule into the tunnel is deleted", seen)
+    assert not seen.alive()
+    stage.lab.run(home.gateway.name, "ip rule add not fwmark 51820 lookup 51820 pref 101")
+    home.back(stage.c1)
+    stage.lab.run(home.gateway.name, "ip link del tun0")
+    home.clear()
+    recover = home.back(stage.c1, 20)
+    stage.closed("F8", "the tunnel's link is deleted", home.look(), recover=recover)
+
+
+def test_f8_routes_of_the_client(connected: Stage) -> None:
+    """Somebody gives the pod its old default routes back."""
+    stage, home = connected, connected.home
+    saved = stage.lab.run("c1", "ip route show table 4753").splitlines()
+    old = next(line for line in saved if line.startswith("default"))
+    home.clear()
+    stage.lab.exec("c1", "ip", "route", "replace", *old.replace("onlink", "").split(), "onlink", check=False)
+    stage.lab.run("c1", "ip -6 route add default via fe80::1 dev eth0 metric 1", check=False)
+    stage.lab.run("c1", "ip route del default dev vxlan0", check=False)
+    time.sleep(1.0)
+    seen = home.look()
+    stage.closed("F8", "the client's default routes lead out again, both families", seen)
+    recover = home.back(stage.c1, 15)
+    stage.closed("V1", "IPv6 default route present, tunnel IPv4 only", home.look(), recover=recover)
+    assert seen.ipv6 == 0
+
+
+def test_f10_gateway_replaced(connected: Stage) -> None:
+    stage, home = connected, connected.home
+    home.clear()
+    home.gateway_down()
+    time.sleep(1.0)
+    stage.closed("F10", "the gateway's pod is gone", home.look())
+    home.gateway_up()
+    begun = time.monotonic()
+    home.back(stage.c1, 10)
+    recover = time.monotonic() - begun
+    stage.closed("F10", "a new gateway pod at another address", home.look(), recover=recover)
+    EVIDENCE.measure("back on a replaced gateway", f"{stage.profile}, {stage.shell}", f"{recover:.2f} s")
+    assert recover < 3
+
+
+def test_e2_reconnect(connected: Stage) -> None:
+    stage, home = connected, connected.home
+    home.clear()
+    home.kill_gluetun(signal.SIGTERM)
+    time.sleep(0.5)
+    home.gluetun()
+    recover = home.back(stage.c1, 10)
+    stage.closed("E2", "orderly restart of the VPN", home.look(), recover=recover)
