@@ -70,7 +70,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 facts:
-  description: What was found. Pass it to the option O(facts) of the other modules.
+  description: What was found. Pass it to the option C(facts) of the other modules.
   type: dict
   returned: success
   contains:
