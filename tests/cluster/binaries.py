@@ -168,9 +168,24 @@ def module_folder(product: str, module: str) -> Path:
         raise BuildError(f"the Go module {module} cannot be had: {done.stderr[-500:] or done.stdout[-500:]}") from None
 
 
+def kept(product: str, module: str, *files: str) -> Path:
+    """Files of a module as one YAML file in the cache, read from the module when first needed: never part of this project."""
+    digest = hashlib.sha256(
+        b"\0".join([(GO_FOLDER / product / "go.sum").read_bytes(), *(file.encode() for file in files)])
+    ).hexdigest()
+    target = cache() / "files" / f"{product}-{digest[:12]}.yaml"
+    if not target.exists():
+        folder = module_folder(product, module)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(f".{os.getpid()}")
+        partial.write_text("\n---\n".join((folder / file).read_text() for file in files))
+        partial.rename(target)
+    return target
+
+
 def calico_crds() -> Path:
-    """Calico's custom resource definitions, read from its module: never copied."""
-    return module_folder("calico", "github.com/projectcalico/calico") / "manifests" / "crds.yaml"
+    """Calico's custom resource definitions."""
+    return kept("calico", "github.com/projectcalico/calico", "manifests/crds.yaml")
 
 
 @contextmanager
