@@ -50,7 +50,7 @@ AUDIT_POLICY: dict[str, Any] = {
 SERVICES = "10.96.0.0/16"
 #: How KWOK plays the kubelets.
 STAGES = Path(__file__).resolve().parent / "stages.yaml"
-START_SECONDS = 60
+START_SECONDS = 90
 
 
 def free_port() -> int:
