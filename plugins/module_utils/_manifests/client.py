@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from .._facts.model import Facts
 from .._topology.model import App, Topology
-from . import client_checks, client_pod, names
+from . import client_checks, client_pod, client_settings, names
+from .client_edges import ClientEdges, edges_of
 from .client_patch import API_VERSIONS, at_template, difference
 from .client_template import DIGEST, inject, injected, release
 from .images import Images
@@ -33,6 +34,7 @@ class Client:
     """One client as it stands and as it shall be. `workload` None: it does not exist yet."""
 
     app: App
+    edges: ClientEdges
     key: Key
     workload: Manifest | None
     config: Manifest
@@ -66,9 +68,10 @@ def clients(
 
 def _client(topology: Topology, facts: Facts, live: Live, app: App, images: Images) -> Client:
     key, found = workload_key(app), workload(app, live)
-    config = config_map(topology, facts, live, app)
+    edges = edges_of(topology, facts, live, app)
+    config = config_map(topology, facts, live, edges)
     if found is None:
-        return Client(app, key, None, config, None, None)
+        return Client(app, edges, key, None, config, None, None)
     before = template_of(found)
     after = inject(before, client_pod.additions(topology, facts, live, app, images, config))
     body = at_template(app.kind, difference(before, after))
@@ -76,7 +79,7 @@ def _client(topology: Topology, facts: Facts, live: Live, app: App, images: Imag
     if labels:
         body = {**body, "metadata": {"labels": labels}}
     patch = Patch(key, body, _reason(topology, live, app, before, after)) if body else None
-    return Client(app, key, found, config, after, patch)
+    return Client(app, edges, key, found, config, after, patch)
 
 
 def _missing_labels(found: Manifest, wanted: Mapping[str, str]) -> dict[str, str]:
@@ -96,8 +99,9 @@ def _reason(topology: Topology, live: Live, app: App, before: Manifest, after: M
     return REPAIR if known and same else INJECT
 
 
-def config_map(topology: Topology, facts: Facts, live: Live, app: App) -> Manifest:
+def config_map(topology: Topology, facts: Facts, live: Live, edges: ClientEdges) -> Manifest:
     """Scripts and settings that the client's pods mount."""
+    app = edges.app
     assert app.vpn is not None
     return {
         "apiVersion": "v1",
@@ -108,7 +112,7 @@ def config_map(topology: Topology, facts: Facts, live: Live, app: App) -> Manife
             "labels": owner_labels(topology.instance, PART, [(LABEL_CLIENT, app.vpn.gateway)]),
             "annotations": {WORKLOAD: f"{app.kind}/{app.workload}", PREFIX + "app": app.name},
         },
-        "data": client_pod.config_data(topology, facts, live, app),
+        "data": client_settings.files(topology, facts, live, edges),
     }
 
 
@@ -125,15 +129,20 @@ def build(
 
     A client whose workload does not exist yet has neither: it is `waiting`. When its ConfigMap is already there, it stays.
     """
-    found = clients(topology, facts, live, images=images, only=only)
+    return desired(live, clients(topology, facts, live, images=images, only=only), manage_pod_security=manage_pod_security)
+
+
+def desired(live: Live, found: Iterable[Client], *, manage_pod_security: bool = False) -> Desired:
+    """The same from clients that were built already."""
+    listed = list(found)
     present = [
         client
-        for client in found
+        for client in listed
         if client.workload is not None or live.get("ConfigMap", client.app.namespace, client.config["metadata"]["name"])
     ]
-    patches = [client.patch for client in found if client.patch is not None]
+    patches = [client.patch for client in listed if client.patch is not None]
     opened = (
-        pod_security_patches(live, {client.app.namespace for client in found if client.workload}) if manage_pod_security else ()
+        pod_security_patches(live, {client.app.namespace for client in listed if client.workload}) if manage_pod_security else ()
     )
     return Desired(waves=(tuple(client.config for client in present),), patches=(*opened, *patches))
 

@@ -13,7 +13,7 @@ from .._facts.model import Facts
 from .._overlay import scripts
 from .._overlay.settings import gateway_address
 from .._topology.model import App, Gateway, Topology
-from . import client_settings, names
+from . import names
 from .client_guard import SIDECAR, VOLUME, guard_container, native_sidecars, pod_environment, security_context
 from .client_template import DIGEST, DNS_CAPTURE, POLICY, Additions
 from .images import Images
@@ -21,11 +21,6 @@ from .model import LABEL_CLIENT, LABEL_INSTANCE, Live, Manifest
 
 #: A start-up probe that gives up restarts the container, with growing pauses: ours must never give up.
 NEVER = 1_000_000_000
-
-
-def config_data(topology: Topology, facts: Facts, live: Live, app: App) -> dict[str, str]:
-    """File name to text, as mounted at `scripts.MOUNT`."""
-    return client_settings.files(topology, facts, live, app)
 
 
 def labels(topology: Topology, app: App) -> dict[str, str]:

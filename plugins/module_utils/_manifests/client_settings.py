@@ -16,16 +16,16 @@ from .._overlay import scripts
 from .._overlay.settings import TUNNEL_MTU, Allowed, ClientSettings
 from .._topology.model import Address, App, Gateway, Network, Port, Topology
 from . import names
-from .client_edges import HBONE, Blocks, ClientEdges, Target, edges_of
+from .client_edges import HBONE, Blocks, ClientEdges, Target
 from .model import Live
 
 #: What stands for the gateway's address where it is not known yet (check mode before the first run, rendering).
 UNKNOWN = ipaddress.ip_address("0.0.0.0")
 
 
-def files(topology: Topology, facts: Facts, live: Live, app: App) -> dict[str, str]:
+def files(topology: Topology, facts: Facts, live: Live, edges: ClientEdges) -> dict[str, str]:
     """File name to text, as mounted. Raises FaultsError for what no script could use."""
-    edges = edges_of(topology, facts, live, app)
+    app = edges.app
     try:
         text = settings(topology, facts, live, edges).render()
     except ValueError as error:

@@ -17,7 +17,6 @@ from .._facts.model import Facts
 from .._manifests import admission, client_checks, client_settings
 from .._manifests import client as builder
 from .._manifests.client import PART, Client
-from .._manifests.client_edges import edges_of
 from .._manifests.client_guard import native_sidecars
 from .._manifests.client_rollout import rolled_out
 from .._manifests.client_template import OUR_CONTAINERS, POLICY, loose_containers
@@ -63,7 +62,6 @@ def reads(instance: str, facts: Facts) -> list[Read]:
 def _present(context: Context) -> dict[str, Any]:
     topology, facts = context.topology, context.facts()
     live = context.read(reads(topology.instance, facts))
-    wanted = context.chosen(topology.clients)
     managed = bool(context.params["manage_pod_security"])
     clients = _planned(context, facts, live, managed)
     there = [client for client in clients if client.workload is not None]
@@ -82,7 +80,7 @@ def _present(context: Context) -> dict[str, Any]:
     if faults:
         raise FaultsError(faults, "clients whose pods would not start guarded; no workload was patched")
     former = builder.former(topology.instance, live, map(builder.workload_key, topology.clients)) if context.prune else ()
-    desired = builder.build(topology, facts, live, images=_images(context), only=wanted)
+    desired = builder.desired(live, clients)
     outcome.add(context.converge(Desired(desired.waves), part=PART, prune=context.prune and not former))
     _patch(context, outcome, desired.patches)
     rollouts = Rollouts(context)
@@ -112,14 +110,7 @@ def _rendered(context: Context) -> dict[str, Any]:
         missing = client_settings.unready(topology, facts, live, client.app)
         if missing:
             context.warn(f"{missing}: give it in the option live, else {client.app.key} stays closed for want of its address")
-    desired = builder.build(
-        topology,
-        facts,
-        live,
-        images=_images(context),
-        only=context.chosen(topology.clients),
-        manage_pod_security=bool(context.params["manage_pod_security"]),
-    )
+    desired = builder.desired(live, clients, manage_pod_security=bool(context.params["manage_pod_security"]))
     outcome = context.converge(desired, part=PART)
     outcome.actions += [Action(client.key, "waiting") for client in clients if client.workload is None]
     return outcome.result() | {"clients": _described(context, clients), "notes": _notes(context, facts, clients)}
@@ -161,8 +152,7 @@ def _prove_admission(context: Context, facts: Facts, live: Live, clients: Iterab
                 f"{client.app.key} has no admission guard ({name}): run homelab.netguard.killswitch_policy with the same lists"
                 " first, or set admission: none. Nothing was patched",
             )
-    edges = [edges_of(context.topology, facts, live, client.app) for client in todo]
-    context.online.parallel(lambda item: killswitch_proof.prove_client(context, live, item), edges)
+    context.online.parallel(lambda client: killswitch_proof.prove_client(context, live, client.edges), todo)
 
 
 def _patch(context: Context, outcome: Outcome, patches: Iterable[Patch], *, send: bool = True) -> None:

@@ -18,7 +18,6 @@ from .._facts.model import Facts
 from .._facts.reader import Unreadable
 from .._manifests import client_settings, killswitch, names
 from .._manifests.client import Client, pod_of
-from .._manifests.client_edges import edges_of
 from .._manifests.client_guard import GUARD
 from .._manifests.client_patch import TEMPLATE_PATHS
 from .._manifests.client_template import DNS_CAPTURE, OUR_CONTAINERS
@@ -44,7 +43,7 @@ def not_closed(context: Context, facts: Facts, live: Live, clients: Iterable[Cli
     faults: list[Fault] = []
     for client in clients:
         app, path = client.app, f"{path_of(topology, client)}.vpn"
-        wanted = killswitch.network_policy(topology, facts, edges_of(topology, facts, live, app))
+        wanted = killswitch.network_policy(topology, facts, client.edges)
         found = live.get("NetworkPolicy", app.namespace, names.killswitch(app))
         if not context.check_mode and (found is None or not compare(wanted, found).unchanged):
             state = "has no kill switch" if found is None else "has a kill switch that differs from what its declaration asks for"
