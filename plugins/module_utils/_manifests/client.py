@@ -195,9 +195,9 @@ def former(instance: str, live: Live, current: Iterable[Key]) -> tuple[Manifest,
         if labels.get(LABEL_INSTANCE) != instance or labels.get(LABEL_PART) != PART:
             continue
         kind, _slash, name = (meta.get("annotations") or {}).get(WORKLOAD, "").partition("/")
-        item = live.get(kind, meta["namespace"], name)
-        if item is not None and kind in API_VERSIONS and injected(template_of(item)):
-            found[Key.of(item)] = item
+        named = live.get(kind, meta["namespace"], name)
+        if named is not None and kind in API_VERSIONS and injected(template_of(named)):
+            found[Key.of(named)] = named
     return tuple(item for key, item in sorted(found.items()) if key not in kept)
 
 

@@ -31,14 +31,14 @@ def refusals(
         found = workload(app, live)
         if found is None:
             continue
-        path = f"apps[{topology.apps.index(app)}]"
+        path = f"apps[{topology.position(app)}]"
         faults += [Fault(f"{path}.{where}", message, hint) for where, message, hint in _workload(app, found, facts)]
         assert app.vpn is not None
         if topology.gateway(app.vpn.gateway).overlay.scripts == "image":
             faults.append(
                 Fault(
                     f"{path}.vpn.gateway",
-                    f'the gateway "{app.vpn.gateway}" runs the image\'s own overlay scripts, whose clients no guard can hold closed',
+                    f'the gateway "{app.vpn.gateway}" runs the image\'s own overlay scripts, which no guard lets through',
                     "set overlay.scripts: netguard for it",
                 )
             )

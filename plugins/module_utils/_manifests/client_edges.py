@@ -153,7 +153,7 @@ class EdgeBuilder:
         self.facts = facts
         self.live = live
         self.app = app
-        self.path = f"apps[{topology.apps.index(app)}]"
+        self.path = f"apps[{topology.position(app)}]"
         self.mesh = in_mesh(topology, app.namespace)
         self.faults: list[Fault] = []
 
@@ -188,7 +188,7 @@ class EdgeBuilder:
         try:
             return workloads.pod_selector(app, self.live)
         except FaultsError as exc:
-            path = f"apps[{self.topology.apps.index(app)}]"
+            path = f"apps[{self.topology.position(app)}]"
             self.faults.extend(Fault(f"{path}.{fault.path}", fault.message, fault.hint) for fault in exc.faults)
             return PodSelector({})
 
@@ -254,7 +254,7 @@ class EdgeBuilder:
 
     def ingress(self, selector: PodSelector) -> Iterable[Edge]:
         app, platform = self.app, self.topology.platform
-        for other in self.topology.apps:
+        for other in self.topology.users(app):
             names = [use.port for use in other.uses if use.app == app.key]
             if names:
                 peer = self.pods(other)

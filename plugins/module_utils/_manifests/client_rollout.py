@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .client_guard import GUARD
@@ -87,7 +87,7 @@ def stuck_pods(workload: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -
         dict(pod)
         for pod in pods
         if _owned(pod, workload)
-        and (pod["metadata"].get("labels") or {}).get(REVISION) not in (None, current)
+        and (pod["metadata"].get("labels") or {}).get(REVISION, current) != current
         and not pod["metadata"].get("deletionTimestamp")
         and guarded(pod.get("spec") or {})
         and not ready(pod)
@@ -96,8 +96,8 @@ def stuck_pods(workload: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -
 
 def guarded(spec: Mapping[str, Any]) -> bool:
     """Whether a pod spec starts with the guard."""
-    init = spec.get("initContainers") or ()
-    return bool(init) and init[0].get("name") == GUARD
+    init: Sequence[Mapping[str, Any]] = spec.get("initContainers") or []
+    return bool(init) and bool(init[0].get("name") == GUARD)
 
 
 def ready(pod: Mapping[str, Any]) -> bool:

@@ -29,7 +29,7 @@ def files(topology: Topology, facts: Facts, live: Live, edges: ClientEdges) -> d
     try:
         text = settings(topology, facts, live, edges).render()
     except ValueError as error:
-        raise FaultsError([Fault(f"apps[{topology.apps.index(app)}]", str(error))]) from None
+        raise FaultsError([Fault(f"apps[{topology.position(app)}]", str(error))]) from None
     return {**scripts.CLIENT_SCRIPTS, scripts.SETTINGS_FILE: text}
 
 

@@ -54,20 +54,22 @@ class Live:
 
     objects: tuple[Manifest, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    _index: dict[tuple[str, str, str], Manifest] = field(default_factory=dict, repr=False, compare=False)
+    _index: dict[tuple[str, str, str], Manifest] = field(init=False, default_factory=dict, repr=False, compare=False)
+    _lists: dict[tuple[str, str | None], list[Manifest]] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for item in self.objects:
-            meta = item["metadata"]
-            self._index[(item["kind"], meta.get("namespace", ""), meta["name"])] = item
+            meta, kind = item["metadata"], item["kind"]
+            namespace = meta.get("namespace", "")
+            self._index[(kind, namespace, meta["name"])] = item
+            for place in (None, namespace):
+                self._lists.setdefault((kind, place), []).append(item)
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         return self._index.get((kind, namespace, name))
 
     def all(self, kind: str, namespace: str | None = None) -> tuple[Manifest, ...]:
-        return tuple(
-            item for item in self.objects if item["kind"] == kind and namespace in (None, item["metadata"].get("namespace", ""))
-        )
+        return tuple(self._lists.get((kind, namespace), ()))
 
 
 @dataclass(frozen=True)

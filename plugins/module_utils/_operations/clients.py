@@ -14,7 +14,7 @@ from .._cluster.client import Read
 from .._cluster.converge import Action, Outcome
 from .._errors import FaultsError, NetguardError
 from .._facts.model import Facts
-from .._manifests import admission, client_checks, client_settings
+from .._manifests import admission, client_checks, client_settings, names
 from .._manifests import client as builder
 from .._manifests.client import PART, Client
 from .._manifests.client_guard import native_sidecars
@@ -179,8 +179,8 @@ def _absent(context: Context) -> dict[str, Any]:
     outcome, rollouts = Outcome(), Rollouts(context)
     _release(context, outcome, rollouts, former, live, None)
     if context.only:
-        names = {(app.namespace, builder.names.client_config(app)) for app in apps}
-        gone = [item for item in live.all("ConfigMap") if (item["metadata"]["namespace"], item["metadata"]["name"]) in names]
+        places = {(app.namespace, names.client_config(app)) for app in apps}
+        gone = [item for item in live.all("ConfigMap") if (item["metadata"]["namespace"], item["metadata"]["name"]) in places]
         outcome.actions += killswitch_release.delete(context, gone)
     else:
         _patch(context, outcome, builder.pod_security_restored(live, ()))

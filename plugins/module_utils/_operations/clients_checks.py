@@ -29,7 +29,7 @@ from .._topology.model import Topology
 
 
 def path_of(topology: Topology, client: Client) -> str:
-    return f"apps[{topology.apps.index(client.app)}]"
+    return f"apps[{topology.position(client.app)}]"
 
 
 def not_closed(context: Context, facts: Facts, live: Live, clients: Iterable[Client]) -> list[Fault]:

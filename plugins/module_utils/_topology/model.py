@@ -166,6 +166,14 @@ class Topology:
     apps: tuple[App, ...] = ()
     platform: Platform = field(default_factory=Platform)
     namespaces: tuple[NamespaceRule, ...] = ()
+    _positions: dict[str, int] = field(init=False, default_factory=dict, repr=False, compare=False)
+    _users: dict[str, list[App]] = field(init=False, default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for position, app in enumerate(self.apps):
+            self._positions[app.key] = position
+            for key in dict.fromkeys(use.app for use in app.uses):
+                self._users.setdefault(key, []).append(app)
 
     def gateway(self, name: str) -> Gateway:
         """Raises KeyError when no gateway has this name."""
@@ -173,7 +181,15 @@ class Topology:
 
     def app(self, key: str) -> App:
         """By `namespace/name`; raises KeyError."""
-        return {app.key: app for app in self.apps}[key]
+        return self.apps[self._positions[key]]
+
+    def position(self, app: App) -> int:
+        """Where the app stands in the declared list, for paths in messages."""
+        return self._positions[app.key]
+
+    def users(self, app: App) -> tuple[App, ...]:
+        """The apps that use one of its ports, in the order of the list."""
+        return tuple(self._users.get(app.key, ()))
 
     @property
     def clients(self) -> tuple[App, ...]:
