@@ -75,9 +75,7 @@ def operation(context: Context) -> dict[str, Any]:
     subset = replace(topology, gateways=tuple(gateway for gateway in topology.gateways if gateway.name in only))
     outcome, live, pending = _credentials_first(context, subset, live, given)
     desired = builder.build(topology, facts, live, only=only, pending=pending, **how)
-    if context.prune and not context.rendered:
-        outcome.add(_retire(context, frozenset(_deployment(gateway) for gateway in topology.gateways)))
-    outcome.add(context.converge(desired, part=builder.PART))
+    outcome.add(_converged(context, desired))
     if context.waits:
         _wait(context, subset)
     cases = [case for case in builder.gateway_cases(topology, facts, credentials, options) if case.gateway.name in only]
@@ -89,12 +87,25 @@ def operation(context: Context) -> dict[str, Any]:
 
 
 def _removed(context: Context) -> Outcome:
-    outcome = _retire(context, frozenset())
-    outcome.add(context.converge(Desired(), part=builder.PART))
+    outcome = _converged(context, Desired())
     ending = [action.key for action in outcome.actions if action.key.kind == "Namespace" and action.action == "deleted"]
     if context.waits and ending:
         wait(context.online, [Goal(key, _ended) for key in ending], context.deadline)
     return outcome
+
+
+def _converged(context: Context, desired: Desired) -> Outcome:
+    """Writes, and prunes so that the pod of a gateway that is no longer wanted ends before its policy goes."""
+    gone = _unwanted(context, frozenset(Key.of(item) for item in desired.objects))
+    if not gone:
+        return context.converge(desired, part=builder.PART)
+    kept = len(context.manifests)
+    outcome = context.converge(desired, part=builder.PART, prune=False)
+    outcome.add(_retire(context, gone))
+    del context.manifests[kept:]  # the next step has them again
+    rest = context.converge(desired, part=builder.PART)
+    rest.unchanged = 0
+    return outcome.add(rest)
 
 
 def _ended(found: Mapping[str, Any] | None) -> tuple[bool, str]:
@@ -157,20 +168,20 @@ def _place(item: Manifest) -> tuple[str, str, str]:
     return item["kind"], item["metadata"]["namespace"], item["metadata"]["name"]
 
 
-def _retire(context: Context, wanted: frozenset[Key]) -> Outcome:
-    """Ends the pods of gateways that are no longer wanted, before their policies go: a pod never runs without its policy.
-
-    In check mode nothing is done here; the pruning that follows lists what would go.
-    """
-    outcome = Outcome()
-    if context.check_mode:
-        return outcome
-    cluster, instance = context.online, context.topology.instance
+def _unwanted(context: Context, wanted: frozenset[Key]) -> list[Manifest]:
+    """Deployments of ours that would be pruned; nothing in check mode, where the pruning lists them itself."""
+    if context.check_mode or context.rendered or not context.prune:
+        return []
+    instance = context.topology.instance
     selector = f"{LABEL_INSTANCE}={instance},{LABEL_PART}={builder.PART}"
-    ours = [
-        item for item in cluster.list("apps/v1", "Deployment", label_selector=selector) if is_ours(item, instance, builder.PART)
-    ]
-    gone = [item for item in ours if Key.of(item) not in wanted]
+    listed = context.online.list("apps/v1", "Deployment", label_selector=selector)
+    return [item for item in listed if is_ours(item, instance, builder.PART) and Key.of(item) not in wanted]
+
+
+def _retire(context: Context, gone: list[Manifest]) -> Outcome:
+    """Deletes Deployments and waits for the end of their pods. Raises NetguardError when they do not end; the policies stay."""
+    cluster, instance = context.online, context.topology.instance
+    outcome = Outcome()
     for item in gone:
         if cluster.delete(Key.of(item), uid=item["metadata"]["uid"]):
             outcome.actions.append(Action(Key.of(item), "deleted", item, {}))
