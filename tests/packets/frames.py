@@ -174,10 +174,10 @@ class Chatter:
             for peer in self.peers:
                 with contextlib.suppress(OSError):
                     peer.setblocking(False)
-                    peer.send(MARKER)
+                    peer.send(b"the server goes on")
             for spoken in self.spoken:
                 with contextlib.suppress(OSError):
-                    self.udp.sendto(MARKER, spoken)
+                    self.udp.sendto(b"the server goes on", spoken)
             time.sleep(0.02)
 
 

@@ -24,21 +24,26 @@ def test_a1_declared_ways(stage: Stage) -> None:
     home.peer_pods()
     app = home.child("c1", lambda: frames.Listener((8080, 8081, 9090, 9091)))
     out = home.child("c1", frames.Sender)
+    node_ip = NODES["node1"][0]
+    # a LoadBalancer or NodePort with externalTrafficPolicy Local: the source is kept
+    stage.lab.more_services = "".join(f"ip daddr {node_ip} tcp dport {port} dnat to {stage.c1.ip}\n" for port in (8080, 9091))
+    stage.lab.services(**home.endpoints)
     for state in ("connected", "VPN gone"):
         home.clear()
         assert out.call("connects", "198.51.100.20", 5432), "the declared use"
-        for where, port in (("198.51.100.20", 5433), ("198.51.100.21", 5432), (NODES["node1"][0], 10250), ("169.254.169.254", 80)):
+        for where, port in (("198.51.100.20", 5433), ("198.51.100.21", 5432), (node_ip, 10250), ("169.254.169.254", 80)):
             assert not out.call("connects", where, port, "", 0.3), (where, port)
         lan, node, peer, rogue = (home.senders[name] for name in ("home", "node1", "peer", "relay"))
-        assert lan.call("connects", stage.c1.ip, 8080), "the LAN on a lan port"
+        assert lan.call("connects", node_ip, 8080), "the LAN on a lan port"
         assert node.call("connects", stage.c1.ip, 8081), "the kubelet's probe"
         assert node.call("connects", stage.c1.ip6, 8081), "the kubelet's probe by IPv6"
         assert peer.call("connects", stage.c1.ip, 9090), "a declared peer"
-        assert not lan.call("connects", stage.c1.ip, 9091, "", 0.3)
+        assert not lan.call("connects", node_ip, 9091, "", 0.3)
         assert not rogue.call("connects", stage.c1.ip, 9091, "", 0.3)
         stage.closed("A1", f"declared edges both ways work, others do not ({state})", home.look())
         if state == "connected":
             home.kill_gluetun()
+    stage.lab.more_services = ""
     stage.closed("A2", "node, kubelet, metadata address: refused unless declared", home.watch(0.5))
     home.drop(app, out)
 
@@ -181,7 +186,7 @@ def test_e1_flows_from_before(connected: Stage) -> None:
         stage.lab.run("e1", f"{tool} -t raw -A OUTPUT -j NOTRACK")
     server = home.child("inet", lambda: frames.Chatter(HOST, 7777))
     talker = home.child("e1", lambda: frames.Talker(HOST, 7777))
-    wait_for("the flows run", lambda: talker.call("received") > 100)
+    wait_for("the flows run", lambda: talker.call("received") > 10)
     for tool in ("iptables", "ip6tables"):
         stage.lab.run("e1", f"{tool} -t raw -F")
     home.known(stage.c1, e1)
@@ -226,7 +231,7 @@ def test_route_to_the_other_node_missing(connected: Stage) -> None:
     seen: Seen = home.look()
     stage.record("F11", "the node loses its routes under an open overlay", seen, block=window, note="what remains: the window")
     EVIDENCE.measure("frames by the default route until the overlay closes", f"{stage.profile}, {stage.shell}", f"{window:.1f} s")
-    assert window < 5
+    assert window < 4
     assert {name for name, count in seen.leaks.items() if count} <= {"home router", "node1 uplink"}, seen.leaks
     time.sleep(0.2)
     stage.closed("F11", "routes missing: the overlay stays closed, handshakes alone are sent", home.watch(1.5))

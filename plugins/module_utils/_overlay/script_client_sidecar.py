@@ -27,7 +27,6 @@ POD=$(own_address)
 overlay_names
 PEER=$GATEWAY
 TUNNEL=unknown
-MISSES=0
 STARTED=$(date +%s)
 SINCE=$STARTED
 OPENED=0
@@ -98,20 +97,17 @@ change() { # OVERLAY TUNNEL reason
   state
 }
 
+# Two questions without an answer, two seconds, close the overlay.
 look() {
   if [ "$OPEN" = yes ] && answers "$TUNNEL_MARK"; then
-    MISSES=0
     change yes up 'the gateway answers, its tunnel is up'
   elif answers "$VIA"; then
-    MISSES=0
     if [ "$OPEN" = no ] && answers "$TUNNEL_MARK"; then
       change yes up 'the gateway answers, its tunnel is up'
     else
       change yes down "the gateway $PEER answers, its tunnel is down"
     fi
   else
-    MISSES=$((MISSES + 1))
-    [ "$MISSES" -lt 2 ] && [ "$OPEN" = yes ] && return 0
     change no down "no answer from the gateway ${PEER:-$GATEWAY_NAME} over the overlay"
     follow
   fi
