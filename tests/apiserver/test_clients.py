@@ -226,6 +226,9 @@ def test_in_and_out_again_field_by_field(home: Home, kind: str) -> None:
     assert template_of(after) == template_of(before)
     assert "homelab.netguard" not in json.dumps({k: v for k, v in after["metadata"].items() if k != "managedFields"})
     assert not home.exists("ConfigMap", "netguard-client-web", "v1")
+    for history in ("ReplicaSet", "ControllerRevision"):
+        found = home.resource("apps/v1", history).get(namespace=home.media).items
+        assert not [item for item in found if GUARD in json.dumps(item.to_dict())], "a roll-back to it would be a broken client"
     assert home.exists("NetworkPolicy", "netguard-killswitch-web", "networking.k8s.io/v1"), "it is killswitch_policy's to delete"
     home.run("killswitch", state="absent", apps=[], gateways=[])
     assert not home.exists("NetworkPolicy", "netguard-killswitch-web", "networking.k8s.io/v1")
@@ -278,8 +281,8 @@ def test_check_mode_writes_nothing_from_the_first_run_on(home: Home) -> None:
     assert home.versions() == versions
     home.site()
     versions = home.versions()
-    home.apps.clear()
     home.workload(name="other")
+    home.apps[0] = {key: value for key, value in home.apps[0].items() if key != "vpn"}
     dropped = home.run(check=True)
     assert {item["action"] for item in dropped["clients"]} == {"injected", "released"}
     versions[("Deployment", "other")] = home.versions()[("Deployment", "other")]
@@ -486,6 +489,20 @@ def test_an_empty_list_tears_nothing_down(home: Home) -> None:
     home.site()
     result = home.run(apps=[], fails=True)
     assert "apps is empty" in result["msg"]
+    assert guard_first(home.get("Deployment", "web"))
+
+
+def test_another_list_with_the_same_instance_tears_nothing_down(home: Home) -> None:
+    home.workload()
+    home.site()
+    home.apps.clear()
+    home.workload(name="other")
+    home.run("killswitch")
+    result = home.run(fails=True)
+    assert "give it an instance of its own" in result["msg"]
+    assert guard_first(home.get("Deployment", "web"))
+    assert not guard_first(home.get("Deployment", "other"))
+    assert home.run(prune=False)["changed"]
     assert guard_first(home.get("Deployment", "web"))
 
 

@@ -23,6 +23,8 @@ from .workloads import template_of, workload
 PART = "client"
 #: On the ConfigMap: the workload that it was written for, so that a moved or dropped one is found again.
 WORKLOAD = PREFIX + "workload"
+#: On the ConfigMap: the app that it was written for.
+APP = PREFIX + "app"
 #: On a namespace: the Pod Security level that we replaced.
 POD_SECURITY_WAS = PREFIX + "pod-security-was"
 
@@ -110,7 +112,7 @@ def config_map(topology: Topology, facts: Facts, live: Live, edges: ClientEdges)
             "name": names.client_config(app),
             "namespace": app.namespace,
             "labels": owner_labels(topology.instance, PART, [(LABEL_CLIENT, app.vpn.gateway)]),
-            "annotations": {WORKLOAD: f"{app.kind}/{app.workload}", PREFIX + "app": app.name},
+            "annotations": {WORKLOAD: f"{app.kind}/{app.workload}", APP: app.name},
         },
         "data": client_settings.files(topology, facts, live, edges),
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._argspec import FACTS, TOPOLOGY, WAIT, WRITER, ArgumentSpec
 from .._cluster.client import Read
-from .._cluster.converge import Action, Outcome
+from .._cluster.converge import Action, Outcome, is_ours
 from .._errors import FaultsError, NetguardError
 from .._facts.model import Facts
 from .._manifests import admission, client_checks, client_settings, names
@@ -79,7 +79,7 @@ def _present(context: Context) -> dict[str, Any]:
     faults = clients_checks.not_admitted(context, there, notes, closed_to_us)
     if faults:
         raise FaultsError(faults, "clients whose pods would not start guarded; no workload was patched")
-    former = builder.former(topology.instance, live, map(builder.workload_key, topology.clients)) if context.prune else ()
+    former = _former(context, live) if context.prune else ()
     desired = builder.desired(live, clients)
     outcome.add(context.converge(Desired(desired.waves), part=PART, prune=context.prune and not former))
     _patch(context, outcome, desired.patches)
@@ -99,6 +99,25 @@ def _present(context: Context) -> dict[str, Any]:
         "clients": [*_described(context, clients), *(_freed(item) for item in former)],
         "notes": notes,
     }
+
+
+def _former(context: Context, live: Live) -> tuple[Manifest, ...]:
+    """Workloads to release. Raises NetguardError when that would be every client that there is: another list is meant then."""
+    topology = context.topology
+    found = builder.former(topology.instance, live, map(builder.workload_key, topology.clients))
+    known = {
+        f"{item['metadata']['namespace']}/{(item['metadata'].get('annotations') or {}).get(builder.APP, '')}"
+        for item in live.all("ConfigMap")
+        if is_ours(item, topology.instance, PART)
+    }
+    if found and known and not known & {app.key for app in topology.apps}:
+        listed = ", ".join(str(Key.of(item)) for item in found[:5])
+        raise NetguardError(
+            f"none of the clients of the instance {topology.instance} ({', '.join(sorted(known)[:5])}) is in the list, and this run"
+            f" would release {listed}. Nothing was changed. If the list belongs to another home, give it an instance of its own;"
+            " to remove these clients, run with state: absent; prune: false leaves them alone."
+        )
+    return found
 
 
 def _rendered(context: Context) -> dict[str, Any]:
@@ -220,6 +239,7 @@ def _release(
         return
     rollouts.wait(released, guard=False)
     rollouts.unguarded(released)
+    rollouts.forget(released)
     if current is not None:
         outcome.actions += killswitch_release.remove(context, list(held.values()))
 

@@ -50,6 +50,31 @@ class Rollouts:
                     raise NetguardError(f"{Key.of(item)} was released, but pods with the guard still run: {', '.join(names)}{hint}")
                 time.sleep(min(0.5, self.context.deadline.left()))
 
+    def forget(self, workloads: Iterable[Manifest]) -> list[Manifest]:
+        """Deletes the workloads' history that is still injected, and returns it: a roll-back to it would be a broken client.
+
+        Such revisions carry our labels, since a controller copies its template's. What may not be deleted stays.
+        """
+        uids = {item["metadata"]["uid"]: item for item in workloads}
+        mine = f"{LABEL_INSTANCE}={self.context.topology.instance}"
+        gone: list[Manifest] = []
+        for kind in ("ReplicaSet", "ControllerRevision"):
+            for namespace in sorted({item["metadata"]["namespace"] for item in uids.values()}):
+                try:
+                    found = self.context.online.list("apps/v1", kind, namespace, label_selector=mine)
+                    for item in found:
+                        owners = {owner.get("uid") for owner in item["metadata"].get("ownerReferences") or ()}
+                        used = (item.get("spec") or {}).get("replicas") or (item.get("status") or {}).get("replicas")
+                        if (
+                            owners & set(uids)
+                            and not used
+                            and self.context.online.delete(Key.of(item), uid=item["metadata"]["uid"])
+                        ):
+                            gone.append(item)
+                except NetguardError:
+                    continue
+        return gone
+
     def _guarded_pods(self, workload: Manifest) -> list[str]:
         namespace = workload["metadata"]["namespace"]
         pods = self.context.online.list("v1", "Pod", namespace, label_selector=selector_text(workload))
