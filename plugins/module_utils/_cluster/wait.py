@@ -142,6 +142,10 @@ def pod_troubles(cluster: Cluster, pod: Mapping[str, Any]) -> list[str]:
             text += f": {str(detail['message']).strip()[-200:]}"
         if last:
             text += f" (before: {last})"
+        if detail.get("reason") in ("ContainerCreating", "PodInitializing"):
+            # a missing Secret, device or volume is told by the pod's events alone
+            lines.append(text + _events(cluster, Key("v1", "Pod", namespace, name)))
+            continue
         log = cluster.log_tail(namespace, name, container["name"])
         lines.append(text + (f"; last log line: {log}" if log else ""))
     if not lines and not _pod_ready(pod):

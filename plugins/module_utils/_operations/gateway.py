@@ -50,7 +50,7 @@ SPEC = TOPOLOGY.merge(
 )
 
 #: How Gluetun reports the address from which the tunnel is seen.
-_EXIT = re.compile(r"Public IP address is (\S+)")
+_EXIT = re.compile(r"Public IP address is ([0-9A-Fa-f:.]+)")
 
 
 def operation(context: Context) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def operation(context: Context) -> dict[str, Any]:
     cases = [case for case in builder.gateway_cases(topology, facts, credentials, options) if case.gateway.name in only]
     return {
         **outcome.result(),
-        "gateways": [_described(context, facts, live, case) for case in cases],
+        "gateways": [_described(context, facts, live, case, changed=outcome.changed) for case in cases],
         "notes": _notes(context, topology, facts, credentials, options),
     }
 
@@ -216,7 +216,7 @@ def _ready(found: Mapping[str, Any] | None) -> tuple[bool, str]:
     return rolled_out(found)
 
 
-def _described(context: Context, facts: Facts, live: Live, case: Case) -> dict[str, Any]:
+def _described(context: Context, facts: Facts, live: Live, case: Case, *, changed: bool) -> dict[str, Any]:
     gateway, topology = case.gateway, context.topology
     port = vpn_port(case)
     missing = builder.waiting_namespaces(topology, live, complete=not context.rendered)
@@ -237,22 +237,34 @@ def _described(context: Context, facts: Facts, live: Live, case: Case) -> dict[s
             "port": port.number if port else 0,
             "protocol": port.protocol.lower() if port else "",
         },
-        "exit_ip": _exit_ip(context, gateway) if context.waits else "",
+        "exit_ip": _exit_ip(context, gateway, patient=changed) if context.waits else "",
         "waiting": [name for name in client_namespaces(topology, gateway.name) if name in missing],
     }
 
 
-def _exit_ip(context: Context, gateway: Gateway) -> str:
-    """As Gluetun found it through the tunnel, read from its log; empty when it has not said so or may not be read."""
+def _exit_ip(context: Context, gateway: Gateway, *, patient: bool) -> str:
+    """As Gluetun found it through the tunnel, read from its log; empty when it has not said so or may not be read.
+
+    Gluetun asks for it after it is ready: `patient` gives it some seconds.
+    """
     cluster = context.online
     selector = ",".join(f"{key}={value}" for key, value in sorted(names.gateway_pods(context.topology, gateway).items()))
-    try:
-        pods = cluster.list("v1", "Pod", gateway.namespace, label_selector=selector)
+    for _attempt in range(6 if patient else 1):
+        try:
+            pods = cluster.list("v1", "Pod", gateway.namespace, label_selector=selector)
+        except NetguardError:
+            return ""
         texts = [cluster.log(gateway.namespace, pod["metadata"]["name"], GLUETUN, lines=200) for pod in pods]
-    except NetguardError:
-        return ""
-    found = [match for text in texts for match in _EXIT.findall(text)]
-    return found[-1] if found else ""
+        found = exit_addresses("\n".join(texts))
+        if found or not any(texts) or context.deadline.passed:
+            return found[-1] if found else ""
+        time.sleep(1)
+    return ""
+
+
+def exit_addresses(log: str) -> list[str]:
+    """The public addresses that Gluetun's log names, oldest first."""
+    return _EXIT.findall(log)
 
 
 def _notes(
