@@ -69,9 +69,11 @@ def render(desired: Desired, *, part: str, dest: str, check_mode: bool, extra: I
         identity: dict[str, Any] = {
             "apiVersion": target.api_version,
             "kind": target.kind,
-            "metadata": {"name": target.name, "namespace": target.namespace},
+            "metadata": {"name": target.name, **({"namespace": target.namespace} if target.namespace else {})},
         }
-        wanted[f"{target.namespace}/patch-{target.kind.lower()}-{target.name}.yaml"] = to_yaml({**identity, **patch.body})
+        merged = {**patch.body, **identity, "metadata": {**(patch.body.get("metadata") or {}), **identity["metadata"]}}
+        name = file_name({**identity, "metadata": {**identity["metadata"], "name": f"patch-{target.name}"}})
+        wanted[name] = to_yaml({key: merged[key] for key in (*identity, *(key for key in merged if key not in identity))})
     try:
         there = (
             {str(path.relative_to(folder)): path.read_text("utf-8") for path in sorted(folder.rglob("*.yaml"))}

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .._argspec import FACTS, TOPOLOGY, WAIT, WRITER, ArgumentSpec
@@ -19,10 +21,10 @@ from .._manifests import client as builder
 from .._manifests.client import PART, Client
 from .._manifests.client_guard import native_sidecars
 from .._manifests.client_rollout import rolled_out
-from .._manifests.client_template import OUR_CONTAINERS, POLICY, loose_containers
+from .._manifests.client_template import OUR_CONTAINERS, POLICY, loose_containers, release
 from .._manifests.images import Images
 from .._manifests.model import LABEL_INSTANCE, LABEL_PART, Desired, Key, Live, Manifest, Patch
-from .._manifests.workloads import template_of
+from .._manifests.workloads import WORKLOADS, template_of
 from .._module import Context
 from . import clients_checks, killswitch, killswitch_proof, killswitch_release
 from .clients_rollout import Rollouts, overlay_addresses
@@ -121,18 +123,42 @@ def _former(context: Context, live: Live) -> tuple[Manifest, ...]:
 
 
 def _rendered(context: Context) -> dict[str, Any]:
-    """Objects and patches from facts and `live` alone. Patches are for Kustomize: they change between versions of the facts."""
+    """Objects and patches from facts and `live` alone, against workloads as their owners wrote them.
+
+    The patches are for Kustomize (and `kubectl patch --type strategic`), which put new list elements in front and know no
+    order of elements.
+    """
     topology, facts = context.topology, context.facts()
-    live = context.read([])
+    given = context.read([])
+    live = Live(tuple(_clean(item) for item in given.objects), given.unreadable)
     clients = _planned(context, facts, live, bool(context.params["manage_pod_security"]))
     for client in clients:
         missing = client_settings.unready(topology, facts, live, client.app)
         if missing:
             context.warn(f"{missing}: give it in the option live, else {client.app.key} stays closed for want of its address")
     desired = builder.desired(live, clients, manage_pod_security=bool(context.params["manage_pod_security"]))
-    outcome = context.converge(desired, part=PART)
+    patches = tuple(replace(patch, body=_unordered(patch.body)) for patch in desired.patches)
+    outcome = context.converge(replace(desired, patches=patches), part=PART)
     outcome.actions += [Action(client.key, "waiting") for client in clients if client.workload is None]
     return outcome.result() | {"clients": _described(context, clients), "notes": _notes(context, facts, clients)}
+
+
+def _clean(item: Manifest) -> Manifest:
+    """A workload without our injection; anything else as it is."""
+    if item["kind"] not in WORKLOADS:
+        return item
+    result = copy.deepcopy(item)
+    template = template_of(result)
+    released = release(template)
+    template.clear()
+    template.update(released)
+    return result
+
+
+def _unordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unordered(item) for key, item in value.items() if not key.startswith("$setElementOrder/")}
+    return [_unordered(item) for item in value] if isinstance(value, list) else value
 
 
 def _planned(context: Context, facts: Facts, live: Live, managed: bool) -> tuple[Client, ...]:
