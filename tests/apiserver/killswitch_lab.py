@@ -68,6 +68,7 @@ class Lab:
 
     def context(self, apps: list[dict[str, Any]], *, check_mode: bool = False, **params: Any) -> Context:
         listed = [{"namespace": self.namespace, "vpn": "proton"} | app for app in apps]
+        listed = [{key: value for key, value in app.items() if value is not None} for app in listed]
         options = {"facts": self.facts, "dialect": "auto", "admission": "auto", "state": "present"} | params
         topology = parse(self.instance, GATEWAYS, listed, {}, [])
         return Context(options, check_mode, topology, Cluster(self.client, check_mode=check_mode))

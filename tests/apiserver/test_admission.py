@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests.images import Images
+from ansible_collections.homelab.netguard.plugins.module_utils._operations import killswitch
 from killswitch_lab import APPLY, MERGE, Lab, Refused, opened
 
 KINDS = ["Deployment", "StatefulSet", "DaemonSet", "CronJob"]
@@ -357,7 +359,9 @@ def test_old_and_new_guard_are_accepted_while_one_replaces_the_other(lab: Lab) -
     }
     lab.create(pod)
     lab.put_guard(manifest, new)
-    lab.run([app("Deployment")], images={"overlay": new})
+    context = lab.context([app("Deployment")])
+    settled = killswitch.settle(context, context.topology.clients, Images.of({"overlay": new}))
+    assert [action.action for action in settled.actions] == ["changed"]
     late = copy.deepcopy(pod)
     late["metadata"]["name"] = "late"
 

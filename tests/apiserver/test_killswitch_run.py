@@ -342,3 +342,22 @@ def test_a_hundred_clients_in_one_namespace(lab: Lab) -> None:
     started = time.monotonic()
     lab.create(pod)
     assert time.monotonic() - started < 5
+
+
+def test_a_missing_right_for_the_proof_is_named_at_once(lab: Lab) -> None:
+    """The proof creates pods in dry runs alone; an account without that right is told so, not kept waiting."""
+    from ansible_collections.homelab.netguard.plugins.module_utils._operations import killswitch_proof
+
+    said = 'pods is forbidden: User "x" cannot create resource "pods" in API group "" in the namespace "media"'
+    started = time.monotonic()
+    with pytest.raises(NetguardError, match="needs its right all the same"):
+        killswitch_proof.wait_until(lambda: (403, said), lambda status, text: False)
+    assert time.monotonic() - started < 1
+
+
+def test_the_last_client_takes_what_the_instance_had_as_a_whole(lab: Lab) -> None:
+    other = {"name": "plain", "vpn": None}
+    lab.run([SAB])
+    result = lab.run([other])
+    assert actions(result) == [("NetworkPolicy", "deleted")] + [(POLICY, "deleted")] * 2 + [(BINDING, "deleted")] * 2
+    assert lab.run([other])["changed"] is False

@@ -238,6 +238,17 @@ class Cluster:
             return error.status, error.server_message
         return 200, ""
 
+    def dry_run_patch(self, patch: Patch) -> tuple[int, str]:
+        """What the server would answer to a strategic-merge patch: (HTTP status, message). Nothing is kept."""
+        key = patch.target
+        path = self.resources.find(key.api_version, key.kind).path(key.namespace, key.name)
+        what = f"dry run of a patch of {key}"
+        try:
+            self.transport.send("PATCH", path, patch.body, what, content_type=STRATEGIC_PATCH, dry_run="All", field_manager=MANAGER)
+        except ApiError as error:
+            return error.status, error.server_message
+        return 200, ""
+
     def dry_run_object(self, manifest: Manifest) -> Manifest:
         """The object as a CREATE would make it, defaults and admission applied. Raises ApiError; nothing is kept."""
         key = Key.of(manifest)

@@ -98,15 +98,21 @@ def accepted_guards(topology: Topology, facts: Facts, live: Live, app: App, imag
     The old one counts only if the last run accepted it: a guard that somebody changed by hand is not taken over.
     """
     wanted = fingerprint(guard_container(topology, app, facts, images))
-    policy = live.get(POLICY, "", client_name(topology, app))
-    try:
-        known = json.loads((((policy or {}).get("metadata") or {}).get("annotations") or {}).get(GUARDS, "[]"))
-    except ValueError:
-        known = []
+    known = recorded(topology, live, app)
     found = template(app, live) or {}
     init = (found.get("spec") or {}).get("initContainers") or []
     current = [fingerprint(item) for item in init if item.get("name") == GUARD]
     return [wanted, *(item for item in current if item != wanted and item in known)]
+
+
+def recorded(topology: Topology, live: Live, app: App) -> list[Manifest]:
+    """Fingerprints of the guards that the client's live policy accepts, empty where there is none."""
+    policy = live.get(POLICY, "", client_name(topology, app)) or {"metadata": {}}
+    try:
+        known = json.loads((policy["metadata"].get("annotations") or {}).get(GUARDS, "[]"))
+    except ValueError:
+        return []
+    return known if isinstance(known, list) else []
 
 
 def client_policy(topology: Topology, facts: Facts, live: Live, edges: ClientEdges, images: Images | None = None) -> Manifest:

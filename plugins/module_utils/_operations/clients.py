@@ -89,6 +89,7 @@ def _present(context: Context) -> dict[str, Any]:
     if context.waits:
         touched = {patch.target for patch in desired.patches}
         rollouts.wait([item for item in _workloads(there) if Key.of(item) in touched or not rolled_out(item)[0]], guard=True)
+        outcome.add(killswitch.settle(context, [client.app for client in there], _images(context)))
     if former:
         _release(context, outcome, rollouts, former, live, {app.key for app in topology.clients})
         _prune_configs(context, outcome, desired)
@@ -197,7 +198,8 @@ def _prove_admission(context: Context, facts: Facts, live: Live, clients: Iterab
                 f"{client.app.key} has no admission guard ({name}): run homelab.netguard.killswitch_policy with the same lists"
                 " first, or set admission: none. Nothing was patched",
             )
-    context.online.parallel(lambda client: killswitch_proof.prove_client(context, live, client.edges), todo)
+    images = _images(context)
+    context.online.parallel(lambda client: killswitch_proof.prove_client(context, live, client.edges, images), todo)
 
 
 def _patch(context: Context, outcome: Outcome, patches: Iterable[Patch], *, send: bool = True) -> None:
@@ -268,6 +270,7 @@ def _release(
     rollouts.forget(released)
     if current is not None:
         outcome.actions += killswitch_release.remove(context, list(held.values()))
+        outcome.actions += killswitch_release.tidy(context)
 
 
 def _prune_configs(context: Context, outcome: Outcome, desired: Desired) -> None:

@@ -17,7 +17,7 @@ from .._cluster.converge import Action, Outcome
 from .._errors import NetguardError
 from .._facts.model import Facts
 from .._manifests import admission, killswitch, killswitch_deny, names
-from .._manifests.client_edges import ClientEdges
+from .._manifests.client_edges import ClientEdges, edges_of
 from .._manifests.images import Images
 from .._manifests.killswitch_held import Held, held, injected_workloads, shared
 from .._manifests.model import LABEL_INSTANCE, RELEASE, Desired, Key, Live, Manifest
@@ -120,6 +120,25 @@ def reads(instance: str, facts: Facts) -> list[Read]:
     return [*listed, *(Read(api, kind) for api, kind in others if (api, kind) not in known)]
 
 
+def settle(context: Context, apps: Iterable[App], images: Images) -> Outcome:
+    """After a rollout: admission that accepted an old guard beside the new one accepts the new one alone.
+
+    For vpn_client_inject, so that the next run has nothing left to write.
+    """
+    topology, facts = context.topology, context.facts()
+    if not context.waits or not admission.supported(facts):
+        return Outcome()
+    mine = f"{LABEL_INSTANCE}={topology.instance}"
+    policies = context.read([Read(admission.API, admission.POLICY, label_selector=mine)])
+    double = [app for app in apps if len(admission.recorded(topology, policies, app)) > 1]
+    if not double:
+        return Outcome()
+    live = context.read(reads(topology.instance, facts))
+    edges = [edges_of(topology, facts, live, app) for app in double]
+    settled = tuple(admission.client_policy(topology, facts, live, item, images) for item in edges)
+    return context.converge(Desired((settled,)), part=admission.PART, prune=False)
+
+
 def wants_admission(context: Context, facts: Facts, notes: list[str]) -> bool:
     """Whether admission objects are written: not when switched off, and `auto` does without where the server has none."""
     mode = context.params.get("admission") or "auto"
@@ -203,9 +222,11 @@ def _drop(
     stale = [item for one in remaining for item in _stale(one, built)]
     if not guard.waves:
         stale += [item for one in remaining for item in one.admission]
-    if not guard.waves and not injected:
+    if not guard.waves and not injected and current:
         stale += shared(live, context.topology.instance, admission_only=True)
     outcome.actions += killswitch_release.delete(context, stale)
+    if free and not current:
+        outcome.actions += killswitch_release.tidy(context)
     return [{"client": key, "injected": found} for key, found in sorted(injected.items())]
 
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,7 +16,7 @@ from .._manifests.client_edges import ClientEdges
 from .._manifests.client_guard import GUARD
 from .._manifests.images import Images
 from .._manifests.killswitch_held import guarded
-from .._manifests.model import Live, Manifest
+from .._manifests.model import Key, Live, Manifest, Patch
 from .._manifests.workloads import template_of, workload
 from .._module import Context
 
@@ -70,10 +69,10 @@ def prove_client(
     answer = wait_until(lambda: context.online.dry_run("CREATE", good), lambda status, text: name not in text, deadline)
     if answer:
         raise NetguardError(f"admission of {edges.app.key} still refuses the guard itself: {answer}. Nothing was injected")
-    stripped = _without_guard(edges, live)
-    if stripped is not None:
+    taking = _guard_taken(edges, live)
+    if taking is not None:
         answer = wait_until(
-            lambda: context.online.dry_run("UPDATE", stripped), lambda status, text: status == 403 and name in text, deadline
+            lambda: context.online.dry_run_patch(taking), lambda status, text: status == 403 and name in text, deadline
         )
         if answer:
             raise NetguardError(
@@ -82,17 +81,13 @@ def prove_client(
             )
 
 
-def _without_guard(edges: ClientEdges, live: Live) -> Manifest | None:
-    """The live workload without its guard, None where it has none yet."""
+def _guard_taken(edges: ClientEdges, live: Live) -> Patch | None:
+    """A patch that takes the guard out of the live workload, None where it has none yet."""
     found = workload(edges.app, live)
     if found is None or not guarded(template_of(found)):
         return None
-    stripped = copy.deepcopy(found)
-    for field in ("resourceVersion", "managedFields"):
-        stripped["metadata"].pop(field, None)
-    spec = template_of(stripped)["spec"]
-    spec["initContainers"] = [item for item in spec["initContainers"] if item["name"] != GUARD]
-    return stripped
+    pod = {"template": {"spec": {"initContainers": [{"$patch": "delete", "name": GUARD}]}}}
+    return Patch(Key.of(found), {"spec": {"jobTemplate": {"spec": pod}} if edges.app.kind == "CronJob" else pod})
 
 
 def _prove_protection(context: Context, edges: ClientEdges, deadline: float) -> None:
@@ -129,6 +124,8 @@ def wait_until(attempt: Callable[[], Answer], good: Callable[[int, str], bool], 
         status, text = attempt()
         if good(status, text):
             return ""
+        if status == 403 and " cannot " in text and "ValidatingAdmissionPolicy" not in text and "cannot create resource" in text:
+            raise NetguardError(f"the proof is a dry run and needs its right all the same: {text}. docs/rbac.md has the roles")
         if time.monotonic() > end:
             return f"{status}: {text}" if text else str(status)
         time.sleep(PAUSE)

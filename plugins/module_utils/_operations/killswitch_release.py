@@ -105,6 +105,14 @@ def remove(context: Context, clients: Sequence[Held], *, admission_too: bool = T
     return delete(context, [*admitted, *policies])
 
 
+def tidy(context: Context) -> list[Action]:
+    """Once the last client is gone: what the instance had as a whole. Not foreseen in check mode, which deletes nothing."""
+    if context.check_mode:
+        return []
+    live = context.read(reads(context.topology.instance))
+    return [] if held(live, context.topology.instance) else delete(context, shared(live, context.topology.instance))
+
+
 def delete(context: Context, items: Sequence[Manifest]) -> list[Action]:
     """Deletes in the given order, those of one kind side by side; what is gone already is no change."""
     actions: list[Action] = []
