@@ -109,6 +109,8 @@ def test_pod_and_rollout(scripts: str) -> None:
     assert pod(desired)["metadata"]["labels"]["istio.io/dataplane-mode"] == "none"
     assert [item["name"] for item in spec["initContainers"]] == ["overlay-init"]
     assert [item["name"] for item in spec["containers"]] == ["gluetun", "overlay"]
+    limit = container(desired, "gluetun")["resources"]["limits"]["memory"]
+    assert (gateway_checks.memory(limit) or 0) >= gateway_checks.LEAST_MEMORY
     for item in (*spec["initContainers"], *spec["containers"]):
         tag = item["image"].partition("@")[0].rpartition(":")[2]
         assert tag.count(".") == 2
