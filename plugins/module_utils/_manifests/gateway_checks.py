@@ -105,6 +105,9 @@ def _capacity(path: str, topology: Topology, gateway: Gateway, facts: Facts) -> 
     if not facts.dns.service_ips:
         hint = "netguard_overrides: {dns: {service_ip: ...}}"
         yield Fault(path, "the cluster's DNS is not known, and by it a gateway finds its clients", hint)
+    elif not (facts.dns.namespace and facts.dns.pod_labels) and not facts.dns.node_local_ip:
+        hint = "netguard_overrides: {dns: {namespace: ..., pod_labels: {...}}}"
+        yield Fault(path, "the pods of the cluster's DNS are not known, so the gateway's policy would keep it from them", hint)
     clients = len(topology.clients_of(gateway.name))
     room = gateway.overlay.network.num_addresses - 4
     if clients > room:

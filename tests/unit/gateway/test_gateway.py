@@ -637,6 +637,11 @@ def test_forwards_beside_the_one_port_of_a_provider() -> None:
         forwarding({"VPN_PORT_FORWARDING": "on"}, ports=ports, pods={"app": "q"})
 
 
+def test_the_pods_of_the_cluster_dns_must_be_known() -> None:
+    with pytest.raises(FaultsError, match="the pods of the cluster's DNS are not known"):
+        built(facts=Facts(**{**FACTS.__dict__, "dns": Dns(("10.43.0.10",))}))
+
+
 def test_the_cluster_dns_must_be_known() -> None:
     with pytest.raises(FaultsError, match="the cluster's DNS is not known"):
         built(facts=Facts(**{**FACTS.__dict__, "dns": Dns()}))
