@@ -6,7 +6,7 @@
 
 `check` returns the faults of the fourteen groups below, each with the path where it stands and what to do; `advise` returns
 what is no fault but worth a word. Groups 1 to 8 (provider, keys, endpoint, credentials, filters, port forwarding) are here,
-groups 9 to 14 (the free `settings`) in `gluetun_settings_faults`.
+networks over one another in `gluetun_networks_faults`, groups 9 to 14 (the free `settings`) in `gluetun_settings_faults`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 from .._errors import Fault
 from .._facts.model import Facts
-from .._topology.model import Network, Topology
+from .._topology.model import Topology
 from .._topology.read import did_you_mean
 from .gluetun import FILTERS, IVPN_ACCOUNT, PROVIDERS, RELEASES, Release, image_version, provider, release_of
 from .gluetun_case import Case, Credentials, ovpn_remotes, split_endpoint
+from .gluetun_networks_faults import GROUPS as NETWORKS_GROUPS
 from .gluetun_settings_faults import GROUPS as SETTINGS_GROUPS
-from .gluetun_values import address, network, truth, wireguard_key
+from .gluetun_values import address, truth, wireguard_key
 from .gluetun_variables import SECRETS
 from .images import Images
 
@@ -380,47 +381,6 @@ def _credential_names(case: Case) -> Iterator[Fault]:
             yield Fault(f"credentials.{case.gateway.name}.{key}", "is empty", "set it or remove it")
 
 
-def overlapping(case: Case) -> Iterator[Fault]:
-    """The overlay's network against every other one that a packet of a client may name (groups 3 and 9 in one)."""
-    mine = case.gateway.overlay.network
-    where = "overlay.network"
-    facts = case.facts
-    ranges: list[tuple[str, tuple[Network, ...]]] = []
-    if facts is not None:
-        ranges = [("pod range", facts.pods), ("service range", facts.services), ("nodes", facts.nodes), ("LAN", facts.lan)]
-    for what, networks in ranges:
-        for other in networks:
-            if mine.overlaps(other):
-                yield case.fault(where, f"{mine} overlaps the {what} {other}", "set another private network")
-    for other in case.own_networks():
-        if mine.overlaps(other):
-            yield case.fault(where, f"{mine} overlaps {other} of the tunnel", "set another private network")
-    for what, networks in ranges[:2]:
-        for other in networks:
-            for own in case.own_networks():
-                if own.overlaps(other):
-                    at = "wireguard.addresses"
-                    yield case.fault(
-                        at,
-                        f"{own} of the tunnel is inside the {what} {other}",
-                        "the provider's resolver would be taken for a pod: ask the provider for another address",
-                    )
-
-
-def outbound(case: Case) -> Iterator[Fault]:
-    """9, second half: networks that the gateway reaches beside the tunnel, against the tunnel and the overlay."""
-    for item in case.setting("FIREWALL_OUTBOUND_SUBNETS").split(","):
-        other = network(item)
-        if other is None:
-            continue  # said already, as a value that cannot be read
-        where = "settings.FIREWALL_OUTBOUND_SUBNETS"
-        for own in case.own_networks():
-            if own.overlaps(other):
-                yield case.fault(where, f"{other} overlaps {own} of the tunnel, whose packets would leave beside it", "narrow it")
-        if other.overlaps(case.gateway.overlay.network):
-            yield case.fault(where, f"{other} overlaps the overlay {case.gateway.overlay.network}", "narrow it")
-
-
 GROUPS: tuple[Group, ...] = (
     _provider_and_protocol,
     _keys,
@@ -431,7 +391,6 @@ GROUPS: tuple[Group, ...] = (
     _filters,
     _port_forwarding,
     _credential_names,
-    overlapping,
-    outbound,
+    *NETWORKS_GROUPS,
     *SETTINGS_GROUPS,
 )
