@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .._errors import FaultsError
 from .._facts.model import Facts
-from .._manifests import names
 from .._manifests.client_edges import Blocks, edges_of
 from .._manifests.model import LABEL_CLIENT, LABEL_INSTANCE, LABEL_PART, Live, Manifest
 from .._manifests.workloads import labels_of, template
@@ -30,6 +30,9 @@ OTHER_KINDS = {
     "BaselineAdminNetworkPolicy": False,
 }
 
+#: How Calico's API names its copy of a NetworkPolicy.
+CALICO_COPY = "knp.default."
+
 
 def reopened_by(topology: Topology, facts: Facts, live: Live) -> list[dict[str, Any]]:
     """One entry per client and policy that opens it: client, kind, namespace, name, rule (position, None: the whole
@@ -38,22 +41,55 @@ def reopened_by(topology: Topology, facts: Facts, live: Live) -> list[dict[str, 
     Only addresses outside of the cluster count: what pods may be reached is the audit's question.
     """
     found: list[dict[str, Any]] = []
+    openings: dict[str, list[Opening]] = {}
+    unread = {True: _not_evaluated(topology, live, True), False: _not_evaluated(topology, live, False)}
     for app in topology.clients:
         labels = _labels(topology, app, live)
         if labels is None:
             continue
-        declared = _declared(topology, facts, live, app)
-        for policy in live.all("NetworkPolicy", app.namespace):
-            if not _is_ours(policy, topology, app) and policy["apiVersion"].startswith("networking.k8s.io/"):
-                found += _network_policy(app, policy, labels, facts, declared)
-        for kind, namespaced in OTHER_KINDS.items():
-            for policy in live.all(kind, app.namespace if namespaced else None):
-                if _part(policy, topology) is None:
-                    found.append(_entry(app, policy, None, (), "not evaluated: it may select this client and allow more"))
-        for policy in live.all("NetworkPolicy", app.namespace):
-            if "projectcalico.org" in policy["apiVersion"] and _part(policy, topology) is None:
-                found.append(_entry(app, policy, None, (), "not evaluated: it may select this client and allow more"))
+        if app.namespace not in openings:
+            openings[app.namespace] = list(_openings(topology, facts, live, app.namespace))
+        selecting = [item for item in openings[app.namespace] if selectors.matches(item.selector, labels)]
+        if selecting:
+            declared = _declared(topology, facts, live, app)
+            found += [entry for opening in selecting for entry in _entries(app, opening, declared)]
+        for policy in (*unread[False], *(item for item in unread[True] if item["metadata"].get("namespace") == app.namespace)):
+            found.append(_entry(app, policy, None, (), "not evaluated: it may select this client and allow more"))
     return found
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A NetworkPolicy with rules (by position) that allow addresses outside of the cluster's pods and Services."""
+
+    policy: Manifest
+    selector: Mapping[str, Any]
+    rules: tuple[tuple[int, Addresses], ...]
+
+
+def _openings(topology: Topology, facts: Facts, live: Live, namespace: str) -> Iterable[Opening]:
+    """Told once per namespace: most policies open nothing, and only the others are held against each client."""
+    inside = Addresses.of((*facts.pods, *facts.services))
+    for policy in live.all("NetworkPolicy", namespace):
+        if not policy["apiVersion"].startswith("networking.k8s.io/") or _part(policy, topology) == "killswitch":
+            continue
+        spec = policy.get("spec") or {}
+        if not is_egress(policy):
+            continue
+        opened = [(position, rule_addresses(rule) - inside) for position, rule in enumerate(spec.get("egress") or [])]
+        rules = tuple((position, addresses) for position, addresses in opened if addresses)
+        if rules:
+            yield Opening(policy, spec.get("podSelector") or {}, rules)
+
+
+def _not_evaluated(topology: Topology, live: Live, namespaced: bool) -> list[Manifest]:
+    """Policies in other languages that may allow. Calico shows each NetworkPolicy a second time, under a name of its own."""
+    found = [policy for kind, inside in OTHER_KINDS.items() if inside == namespaced for policy in live.all(kind)]
+    if namespaced:
+        found += [policy for policy in live.all("NetworkPolicy") if "projectcalico.org" in policy["apiVersion"]]
+    return [
+        policy for policy in found if _part(policy, topology) is None and not policy["metadata"]["name"].startswith(CALICO_COPY)
+    ]
 
 
 def _labels(topology: Topology, app: App, live: Live) -> Mapping[str, str] | None:
@@ -67,10 +103,6 @@ def _labels(topology: Topology, app: App, live: Live) -> Mapping[str, str] | Non
 def _part(policy: Manifest, topology: Topology) -> str | None:
     labels = policy["metadata"].get("labels") or {}
     return labels.get(LABEL_PART) if labels.get(LABEL_INSTANCE) == topology.instance else None
-
-
-def _is_ours(policy: Manifest, topology: Topology, app: App) -> bool:
-    return _part(policy, topology) == "killswitch" and policy["metadata"]["name"] == names.killswitch(app)
 
 
 def _declared(topology: Topology, facts: Facts, live: Live, app: App) -> Addresses:
@@ -92,18 +124,12 @@ def is_egress(policy: Manifest) -> bool:
     return "Egress" in types if types else "egress" in spec
 
 
-def _network_policy(
-    app: App, policy: Manifest, labels: Mapping[str, str], facts: Facts, declared: Addresses
-) -> Iterable[dict[str, Any]]:
-    spec = policy.get("spec") or {}
-    if not is_egress(policy) or not selectors.matches(spec.get("podSelector") or {}, labels):
-        return
-    inside = Addresses.of((*facts.pods, *facts.services)) | declared
-    for position, rule in enumerate(spec.get("egress") or []):
-        opened = rule_addresses(rule) - inside
+def _entries(app: App, opening: Opening, declared: Addresses) -> Iterable[dict[str, Any]]:
+    for position, addresses in opening.rules:
+        opened = addresses - declared
         if opened:
             shown = [str(item) for item in opened.networks()][:6]
-            yield _entry(app, policy, position, shown, f"allows {opened.witness()}, which the kill switch does not")
+            yield _entry(app, opening.policy, position, shown, f"allows {opened.witness()}, which the kill switch does not")
 
 
 def rule_addresses(rule: Mapping[str, Any]) -> Addresses:

@@ -56,6 +56,8 @@ class Live:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     _index: dict[tuple[str, str, str], Manifest] = field(init=False, default_factory=dict, repr=False, compare=False)
     _lists: dict[tuple[str, str | None], list[Manifest]] = field(init=False, default_factory=dict, repr=False, compare=False)
+    #: What readers derive once from a snapshot, by a name of their own.
+    derived: dict[Any, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for item in self.objects:

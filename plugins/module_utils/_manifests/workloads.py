@@ -115,15 +115,30 @@ def pod_selector(app: App, live: Live) -> PodSelector:
 def others_selected(app: App, selector: PodSelector, live: Live) -> tuple[str, ...]:
     """`Kind/name` of other workloads in the namespace whose pods the selector takes too."""
     own = (app.kind, app.workload or app.name)
+    by_label, everyone = _pod_makers(live, app.namespace)
+    candidates = min((by_label.get(pair, []) for pair in selector.labels.items()), key=len, default=everyone)
     return tuple(
         f"{item['kind']}/{item['metadata']['name']}"
-        for kind in (*WORKLOADS, "Job")
-        for item in live.all(kind, app.namespace)
+        for item in candidates
         if (item["kind"], item["metadata"]["name"]) != own
         and not _owned_by(item, app)
         and not _finished(item)
         and selector.matches(labels_of(template_of(item)))
     )
+
+
+def _pod_makers(live: Live, namespace: str) -> tuple[dict[tuple[str, str], list[Manifest]], list[Manifest]]:
+    """Workloads and Jobs of a namespace by each label of their pods, and all of them; derived once per snapshot."""
+    key = ("pod makers", namespace)
+    if key not in live.derived:
+        everyone = [item for kind in (*WORKLOADS, "Job") for item in live.all(kind, namespace)]
+        by_label: dict[tuple[str, str], list[Manifest]] = {}
+        for item in everyone:
+            for pair in labels_of(template_of(item)).items():
+                by_label.setdefault(pair, []).append(item)
+        live.derived[key] = (by_label, everyone)
+    found: tuple[dict[tuple[str, str], list[Manifest]], list[Manifest]] = live.derived[key]
+    return found
 
 
 def _owned_by(item: Mapping[str, Any], app: App) -> bool:
