@@ -47,11 +47,13 @@ def install(folder: Path) -> Path:
     run(ROOT, str(BIN / "ansible-galaxy"), "collection", "build", "--force", "--output-path", str(folder / "build"))
     (artifact,) = (folder / "build").glob("homelab-netguard-*.tar.gz")
     collections = folder / "collections"
+    # --force: the clone in the environment has the same name and version, which would count as installed
     run(
         folder,
         str(BIN / "ansible-galaxy"),
         "collection",
         "install",
+        "--force",
         "--no-deps",
         str(artifact),
         "--collections-path",
