@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._cluster.client import Read
-from .._manifests import segments
+from .._manifests import names, segments
 from .._manifests.model import Desired
 from .._manifests.workloads import WORKLOADS
 from .._module import Context
@@ -38,7 +38,7 @@ def _subset(context: Context, desired: Desired) -> Desired:
     """With `only`: the policies of these apps, and no default deny, which is about a whole namespace."""
     if not context.only:
         return desired
-    wanted = {(app.namespace, segments.names.segment(app)) for app in context.chosen(context.topology.apps)}
+    wanted = {(app.namespace, names.segment(app)) for app in context.chosen(context.topology.apps)}
     waves = tuple(
         tuple(item for item in wave if (item["metadata"]["namespace"], item["metadata"]["name"].removeprefix("default.")) in wanted)
         for wave in desired.waves
