@@ -289,6 +289,43 @@ def test_check_mode_writes_nothing_from_the_first_run_on(home: Home) -> None:
     assert home.versions() == versions
 
 
+def test_check_mode_shows_a_change_that_admission_would_refuse_today(home: Home) -> None:
+    """The guard's image changes: the admission in force knows the old one alone, until killswitch_policy runs."""
+    home.workload()
+    home.site()
+    versions = home.versions()
+    images = {"overlay": "registry.example/guard:2"}
+    result = home.run(check=True, images=images)
+    assert said(result) == "changed"
+    assert home.versions() == versions
+    refused = home.run(images=images, fails=True)
+    assert "refuses the guard itself" in refused["msg"]
+    home.run("killswitch", images=images)
+    assert said(home.run(images=images)) == "changed"
+
+
+def test_a_running_job_of_a_dropped_cron_job_keeps_its_policy(home: Home) -> None:
+    home.workload("CronJob")
+    home.workload(name="stays")
+    home.site()
+    template = template_of(home.get("CronJob", "web"))
+    name = home.get("CronJob", "web")["metadata"]["name"]
+    job = {"metadata": {"name": f"{name}-now"}, "spec": {"template": {**template, "spec": {**template["spec"]}}}}
+    job["spec"]["template"]["spec"]["nodeSelector"] = {"example.com/no": "such-node"}  # runs for as long as the test wants
+    home.create("batch/v1", "Job", job)
+    until(home.pods, lambda pods: len(pods) == 1)
+    home.apps = home.apps[1:]
+    home.run("killswitch")
+    result = home.run()
+    assert any("still runs" in note for note in result["notes"])
+    policy = ("NetworkPolicy", "netguard-killswitch-web", "networking.k8s.io/v1")
+    assert home.exists(*policy)
+    home.resource("batch/v1", "Job").delete(name=f"{name}-now", namespace=home.media, body={"propagationPolicy": "Background"})
+    until(home.pods, lambda pods: not pods)
+    home.run("killswitch")
+    assert not home.exists(*policy)
+
+
 def test_the_owners_apply_keeps_the_injection(home: Home) -> None:
     """Client-side apply is a three-way strategic merge: it touches what its last manifest named."""
     home.workload()

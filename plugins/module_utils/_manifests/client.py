@@ -189,7 +189,9 @@ def former(instance: str, live: Live, current: Iterable[Key]) -> tuple[Manifest,
     found: dict[Key, Manifest] = {}
     for kind in API_VERSIONS:
         for item in live.all(kind):
-            if (item["metadata"].get("labels") or {}).get(LABEL_INSTANCE) == instance and injected(template_of(item)):
+            labels = item["metadata"].get("labels") or {}
+            # an object with a part is ours whole, such as a gateway
+            if labels.get(LABEL_INSTANCE) == instance and LABEL_CLIENT in labels and LABEL_PART not in labels:
                 found[Key.of(item)] = item
     for config in live.all("ConfigMap"):
         meta = config["metadata"]

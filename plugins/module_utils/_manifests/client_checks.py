@@ -15,7 +15,7 @@ from .._facts.model import Facts
 from .._topology.model import App, Topology
 from .client_guard import NATIVE_SIDECAR_SINCE, VOLUME, native_sidecars
 from .client_template import OUR_CONTAINERS, injected
-from .model import Live
+from .model import LABEL_INSTANCE, Live
 from .workloads import template_of, workload
 
 PSA_ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -32,6 +32,15 @@ def refusals(
         if found is None:
             continue
         path = f"apps[{topology.position(app)}]"
+        other = (found["metadata"].get("labels") or {}).get(LABEL_INSTANCE, topology.instance)
+        if other != topology.instance:
+            faults.append(
+                Fault(
+                    f"{path}.workload",
+                    f'{app.kind}/{app.workload} is a client of the instance "{other}"',
+                    f"take it out of that one's list first, or set netguard_instance: {other}",
+                )
+            )
         faults += [Fault(f"{path}.{where}", message, hint) for where, message, hint in _workload(app, found, facts)]
         assert app.vpn is not None
         if topology.gateway(app.vpn.gateway).overlay.scripts == "image":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 
 from .._facts.model import Facts
 from .._overlay import scripts
@@ -38,7 +39,7 @@ def additions(topology: Topology, facts: Facts, live: Live, app: App, images: Im
     native = native_sidecars(facts)
     volume = {"name": VOLUME, "configMap": {"name": config["metadata"]["name"], "defaultMode": 0o555}}
     dns = pod_dns(gateway, app, facts)
-    annotations = {DIGEST: _digest(config["data"], guard, sidecar, dns, volume)}
+    annotations = {DIGEST: _digest(_scripts(), config["data"][scripts.SETTINGS_FILE], guard, sidecar, dns, volume)}
     mark = policy_mark(live, app)
     if mark:
         annotations[POLICY] = mark
@@ -116,6 +117,12 @@ def policy_mark(live: Live, app: App) -> str:
     if found is None or not found["metadata"].get("uid"):
         return ""
     return f"{found['metadata']['uid']}.{found['metadata'].get('generation', 1)}"
+
+
+@lru_cache(maxsize=1)
+def _scripts() -> str:
+    """One digest for every client: they all mount the same scripts."""
+    return _digest(scripts.CLIENT_SCRIPTS)
 
 
 def _digest(*parts: object) -> str:

@@ -11,7 +11,6 @@ the injection becomes the new original instead of being overwritten at removal.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +47,13 @@ class Additions:
     dns: Mapping[str, Any] = field(default_factory=dict)
 
 
+def clone(value: Any) -> Any:
+    """A deep copy of plain data; several times faster than copy.deepcopy, which tells at a thousand clients."""
+    if isinstance(value, dict):
+        return {key: clone(item) for key, item in value.items()}
+    return [clone(item) for item in value] if isinstance(value, list) else value
+
+
 def injected(template: Mapping[str, Any]) -> bool:
     """Whether anything of ours is in the template."""
     spec, meta = template.get("spec") or {}, template.get("metadata") or {}
@@ -59,7 +65,7 @@ def injected(template: Mapping[str, Any]) -> bool:
 
 def inject(template: Mapping[str, Any], additions: Additions) -> Manifest:
     """The template with the guard first. Injecting twice, or over an older injection, gives the same as injecting once."""
-    result: Manifest = copy.deepcopy(dict(template))
+    result: Manifest = clone(dict(template))
     record = _record(result)
     meta, spec = result.setdefault("metadata", {}), result["spec"]
     annotations = meta["annotations"] = dict(meta.get("annotations") or {})
@@ -82,11 +88,11 @@ def inject(template: Mapping[str, Any], additions: Additions) -> Manifest:
         key: _replace(annotations, key, value, remembered.get(key)) for key, value in sorted(shared.items())
     }
 
-    spec["initContainers"] = [*copy.deepcopy(list(additions.init)), *foreign_init]
-    spec["containers"] = [*foreign, *copy.deepcopy(list(additions.containers))]
+    spec["initContainers"] = [*clone(list(additions.init)), *foreign_init]
+    spec["containers"] = [*foreign, *clone(list(additions.containers))]
     spec["volumes"] = [
         *(item for item in spec.get("volumes") or () if item["name"] != VOLUME),
-        *copy.deepcopy(list(additions.volumes)),
+        *clone(list(additions.volumes)),
     ]
     for key in OUR_ANNOTATIONS:
         annotations.pop(key, None)
@@ -100,7 +106,7 @@ def inject(template: Mapping[str, Any], additions: Additions) -> Manifest:
 
 def release(template: Mapping[str, Any]) -> Manifest:
     """The template as it was before `inject`, with whatever its owner changed since."""
-    result: Manifest = copy.deepcopy(dict(template))
+    result: Manifest = clone(dict(template))
     had_record = ORIGINALS in ((result.get("metadata") or {}).get("annotations") or {})
     record = _record(result)
     meta, spec = result.get("metadata") or {}, result["spec"]
@@ -156,7 +162,7 @@ def _replace(holder: Manifest, key: str, value: Any, remembered: Mapping[str, An
     if value is None:
         holder.pop(key, None)
     else:
-        holder[key] = copy.deepcopy(value)
+        holder[key] = clone(value)
     return {"was": was, "set": value}
 
 

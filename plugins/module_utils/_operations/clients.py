@@ -14,6 +14,7 @@ from typing import Any
 from .._argspec import FACTS, TOPOLOGY, WAIT, WRITER, ArgumentSpec
 from .._cluster.client import Read
 from .._cluster.converge import Action, Outcome, is_ours
+from .._cluster.transport import ApiError
 from .._errors import FaultsError, NetguardError
 from .._facts.model import Facts
 from .._manifests import admission, client_checks, client_settings, names
@@ -96,8 +97,7 @@ def _present(context: Context) -> dict[str, Any]:
     if context.prune:
         _patch(context, outcome, builder.pod_security_restored(live, {app.namespace for app in topology.clients}))
     outcome.actions += [Action(client.key, "waiting") for client in clients if client.workload is None]
-    if rollouts.restarted:
-        notes.append(f"deleted so that their workload could roll: {', '.join(rollouts.restarted)}")
+    notes += rollouts.told()
     return outcome.result() | {
         "clients": [*_described(context, clients), *(_freed(item) for item in former)],
         "notes": notes,
@@ -206,10 +206,19 @@ def _patch(context: Context, outcome: Outcome, patches: Iterable[Patch], *, send
     """Sends patches side by side (in check mode as dry runs) and reports them."""
     listed = [*patches]
     if send:
-        context.online.parallel(context.online.patch, listed)
+        context.online.parallel(lambda patch: _send(context, patch), listed)
     done = Outcome(patches=listed)
     context.diffs += done.diff()
     outcome.add(done)
+
+
+def _send(context: Context, patch: Patch) -> None:
+    try:
+        context.online.patch(patch)
+    except ApiError as error:
+        # check mode: the admission in force is that of the last run, which this run would have changed before
+        if not (context.check_mode and clients_checks.by_our_admission(context, error)):
+            raise
 
 
 def _absent(context: Context) -> dict[str, Any]:
@@ -232,8 +241,7 @@ def _absent(context: Context) -> dict[str, Any]:
     else:
         _patch(context, outcome, builder.pod_security_restored(live, ()))
         outcome.add(context.converge(Desired(), part=PART, prune=True))
-    notes = [f"deleted so that their workload could roll: {', '.join(rollouts.restarted)}"] if rollouts.restarted else []
-    return outcome.result() | {"clients": [_freed(item) for item in former], "notes": notes}
+    return outcome.result() | {"clients": [_freed(item) for item in former], "notes": rollouts.told()}
 
 
 def _release(
@@ -266,10 +274,13 @@ def _release(
     if not context.waits:
         return
     rollouts.wait(released, guard=False)
-    rollouts.unguarded(released)
+    running = rollouts.unguarded(released)
     rollouts.forget(released)
+    for item in running:
+        rollouts.notes.append(f"a guarded Job of {Key.of(item)} still runs: its policy stays until a run after its end")
+    busy = {one.key for item in running for one in killswitch_release.held_by(live, context.topology.instance, item)}
     if current is not None:
-        outcome.actions += killswitch_release.remove(context, list(held.values()))
+        outcome.actions += killswitch_release.remove(context, [one for key, one in held.items() if key not in busy])
         outcome.actions += killswitch_release.tidy(context)
 
 

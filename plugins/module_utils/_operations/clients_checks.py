@@ -166,6 +166,8 @@ def _admitted(context: Context, client: Client) -> str:
     try:
         made = context.online.dry_run_object(pod_of(client.workload, client.template))
     except ApiError as error:
+        if context.check_mode and by_our_admission(context, error):
+            return ""
         return f"would be refused: {error.server_message}"
     except Unreadable as error:
         return f"cannot be tried: {error}"
@@ -176,6 +178,11 @@ def _admitted(context: Context, client: Client) -> str:
     if any(init[0].get(key) != wanted[key] for key in ("image", "command")):
         return "would start with another guard: an admission webhook changes its image or command"
     return ""
+
+
+def by_our_admission(context: Context, error: ApiError) -> bool:
+    """Whether it was a policy of this instance that refused."""
+    return error.status == 403 and f"ValidatingAdmissionPolicy 'netguard-{context.topology.instance}-" in error.server_message
 
 
 def _replaces(workload: Mapping[str, Any]) -> bool:

@@ -31,6 +31,12 @@ class Rollouts:
 
     context: Context
     restarted: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def told(self) -> list[str]:
+        """What happened on the way, one sentence each."""
+        listed = ", ".join(self.restarted)
+        return [*self.notes, *([f"deleted so that their workload could roll: {listed}"] if listed else [])]
 
     def wait(self, workloads: Iterable[Manifest], *, guard: bool) -> None:
         """Until each workload's pods are those of its template, which has (or no longer has) the guard first.
@@ -41,14 +47,21 @@ class Rollouts:
         if goals:
             wait(self.context.online, goals, self.context.deadline)
 
-    def unguarded(self, workloads: Iterable[Manifest]) -> None:
-        """Until no pod of these workloads has the guard any more: policies may go only then. Raises NetguardError."""
+    def unguarded(self, workloads: Iterable[Manifest]) -> list[Manifest]:
+        """Waits until no pod of these workloads has the guard any more: policies may go only then. Raises NetguardError.
+
+        Returns the CronJobs whose Jobs still run: they end by themselves, and are not waited for.
+        """
+        running: list[Manifest] = []
         for item in workloads:
+            if item["kind"] == "CronJob":
+                running += [item] if self._guarded_pods(item) else []
+                continue
             while names := self._guarded_pods(item):
                 if self.context.deadline.passed:
-                    hint = ": a running Job ends by itself, or delete it" if item["kind"] == "CronJob" else ""
-                    raise NetguardError(f"{Key.of(item)} was released, but pods with the guard still run: {', '.join(names)}{hint}")
+                    raise NetguardError(f"{Key.of(item)} was released, but pods with the guard still run: {', '.join(names)}")
                 time.sleep(min(0.5, self.context.deadline.left()))
+        return running
 
     def forget(self, workloads: Iterable[Manifest]) -> list[Manifest]:
         """Deletes the workloads' history that is still injected, and returns it: a roll-back to it would be a broken client.

@@ -18,7 +18,7 @@ from ansible_collections.homelab.netguard.plugins.module_utils._manifests.client
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.client_patch import TEMPLATE_PATHS
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.client_template import DIGEST, POLICY
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.images import Images
-from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import Key, Live
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import LABEL_INSTANCE, LABEL_PART, Key, Live
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.workloads import template_of
 from ansible_collections.homelab.netguard.plugins.module_utils._topology.model import Topology
 from ansible_collections.homelab.netguard.plugins.module_utils._topology.parse import parse
@@ -260,6 +260,13 @@ def test_former_workloads_are_found_by_label_and_by_configmap() -> None:
     bare["metadata"].pop("labels")
     assert client.former("home", Live((bare, first.config)), []) == (bare,)
     assert client.former("home", Live((bare,)), []) == ()
+    replaced = {**workload(), "metadata": {**workload()["metadata"], "labels": live["metadata"]["labels"]}}
+    assert client.former("home", Live((replaced,)), []) == (replaced,), "our labels alone are to be taken off too"
+    gateway = {
+        **replaced,
+        "metadata": {**replaced["metadata"], "labels": {**replaced["metadata"]["labels"], LABEL_PART: "gateway"}},
+    }
+    assert client.former("home", Live((gateway,)), []) == ()
 
 
 def test_the_dry_run_pod_has_the_claims_of_a_stateful_set() -> None:
@@ -285,6 +292,12 @@ MULTUS = "k8s.v1.cni.cncf.io/networks"
         (workload(pod=template(nodeSelector={"kubernetes.io/os": "windows"})), {}, FACTS, "runs on Windows"),
         (workload("CronJob"), {"workload": "CronJob/web"}, OLD, "native ones need Kubernetes 1.29 (this is 1.28)"),
         (workload(replicas=2, strategy={"type": "Recreate"}), {"forward": True}, FACTS, "has 2 replicas"),
+        (
+            {**workload(), "metadata": {"name": "web", "namespace": "media", "labels": {LABEL_INSTANCE: "flat2"}}},
+            {},
+            FACTS,
+            'is a client of the instance "flat2"',
+        ),
         (workload(), {"scripts": "image"}, FACTS, "runs the image's own overlay scripts"),
         (workload(replicas=1, strategy={"type": "Recreate"}), {"forward": True}, FACTS, ""),
         (workload("StatefulSet", replicas=1), {"forward": True, "workload": "StatefulSet/web"}, FACTS, ""),
