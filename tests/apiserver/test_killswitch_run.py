@@ -196,7 +196,7 @@ def test_a_dropped_client_keeps_its_kill_switch_while_it_is_injected(lab: Lab) -
 
 
 def test_a_pod_that_outlives_its_template_still_counts_as_injected(lab: Lab) -> None:
-    manifest = lab.workload("StatefulSet")
+    manifest = lab.workload("StatefulSet", updateStrategy={"type": "OnDelete"})
     lab.create(lab.inject(manifest))
     (pod,) = lab.until(lab.pods)
     lab.run([QBIT | {"workload": "StatefulSet/qbit"}])

@@ -18,6 +18,7 @@ from .._errors import Fault, FaultsError, NetguardError
 from .._facts.model import Facts
 from .._topology.model import App, Network, Port, Topology
 from . import killswitch_deny, names, rules
+from . import killswitch_exposure as exposure
 from .client_edges import Blocks, ClientEdges, Edge, Pods, edges_of
 from .model import LABEL_CLIENT, Desired, Live, Manifest, owner_labels
 from .workloads import PodSelector
@@ -30,13 +31,14 @@ BEFORE_TRANSLATION = frozenset({"aws-vpc-cni"})
 class KillSwitches:
     """`edges` by client, `desired` for `_cluster`, `dialects` the hard denies that stand beside the NetworkPolicies.
 
-    `notes` say what these policies do not hold on this cluster, one sentence each.
+    `notes` say what these policies do not hold on this cluster, one sentence each. `certain`: nothing comes before a hard deny.
     """
 
     edges: tuple[ClientEdges, ...]
     desired: Desired
     dialects: tuple[str, ...]
     notes: tuple[str, ...]
+    certain: bool
 
 
 def build(
@@ -57,7 +59,9 @@ def build(
     denies = tuple(item for name in dialects for item in killswitch_deny.render(name, topology, facts, live, found))
     # The deny stands only beside a NetworkPolicy: in the wave after it, never alone.
     waves = tuple(wave for wave in (policies, denies) if wave)
-    return KillSwitches(tuple(found), Desired(waves), dialects, tuple(_notes(facts, found, dialects)))
+    doubts = [reason for name in dialects for reason in killswitch_deny.uncertain(name, facts, live)]
+    notes = [*_notes(facts, found, dialects), *doubts, *(note for edges in found for note in exposure.notes(edges, live))]
+    return KillSwitches(tuple(found), Desired(waves), dialects, tuple(notes), certain=bool(dialects) and not doubts)
 
 
 def network_policy(topology: Topology, facts: Facts, edges: ClientEdges) -> Manifest:

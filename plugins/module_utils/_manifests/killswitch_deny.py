@@ -71,6 +71,23 @@ def kinds(dialect: str, facts: Facts) -> tuple[tuple[str, str], ...]:
     return ((api, "CiliumNetworkPolicy" if dialect == "cilium" else "ClusterNetworkPolicy"),)
 
 
+def uncertain(dialect: str, facts: Facts, live: Live) -> tuple[str, ...]:
+    """Why this dialect's deny may not be the first to decide, one sentence each; empty when it is."""
+    reasons = [
+        f"{kind} ({api}) may not be read, so it is not known what comes before the hard deny"
+        for api, kind in kinds(dialect, facts)
+        if live.unreadable.get(kind) == "forbidden"
+    ]
+    if dialect == "clusternetworkpolicy":
+        reasons += [
+            f"ClusterNetworkPolicy {item['metadata']['name']} has priority 0 of the Admin tier, and between two of one priority"
+            " there is no order: give it a higher number"
+            for item in live.all("ClusterNetworkPolicy")
+            if not _ours(item) and (item.get("spec") or {}).get("tier") == "Admin" and (item["spec"].get("priority") == 0)
+        ]
+    return tuple(reasons)
+
+
 def cluster_name(instance: str, namespace: str, client: str) -> str:
     """Name of a cluster-scoped object of one client.
 

@@ -88,7 +88,7 @@ def operation(context: Context) -> dict[str, Any]:
         # Nothing was written for them, so they are no change.
         result["objects"] += [_waiting(edges).data() for edges in missing]
         result["counts"]["waiting"] = len(missing)
-    _judge(context, result, built.dialects)
+    _judge(context, result, built.certain)
     return result
 
 
@@ -109,7 +109,7 @@ def reads(instance: str, facts: Facts) -> list[Read]:
     mine = f"{LABEL_INSTANCE}={instance}"
     listed = [Read(api, kind, optional=False) for kind, api in WORKLOADS.items()]
     listed += [Read("batch/v1", "Job"), Read("v1", "Service", optional=False), Read("v1", "Namespace")]
-    listed.append(Read("networking.k8s.io/v1", "NetworkPolicy", optional=False))
+    listed += [Read("networking.k8s.io/v1", "NetworkPolicy", optional=False), Read("networking.k8s.io/v1", "Ingress")]
     if admission.supported(facts):
         listed += [Read(admission.API, kind, label_selector=mine) for kind in (admission.POLICY, admission.BINDING)]
     for dialect, apis in killswitch_deny.APIS.items():
@@ -238,10 +238,10 @@ def _stale(one: Held, built: killswitch.KillSwitches) -> Sequence[Manifest]:
     return [item for item in one.policies if (item["apiVersion"], item["kind"], item["metadata"]["name"]) not in written]
 
 
-def _judge(context: Context, result: dict[str, Any], dialects: tuple[str, ...]) -> None:
+def _judge(context: Context, result: dict[str, Any], certain: bool) -> None:
     """Openings fail the run after everything was written, unless a hard deny stands before them or `force` accepts them."""
     openings = result["reopened_by"]
-    if not openings or dialects or context.params.get("force") or context.check_mode:
+    if not openings or certain or context.params.get("force") or context.check_mode:
         return
     told = "; ".join(_opening(item) for item in openings[:5])
     more = f" and {len(openings) - 5} more" if len(openings) > 5 else ""

@@ -306,3 +306,59 @@ def test_notes_say_what_is_not_held(enforces: bool | None, apis: tuple[str, ...]
 
 def test_with_a_hard_deny_there_is_nothing_to_note() -> None:
     assert killswitch.build(topology(QBIT), with_cni(policy_apis=CALICO), LIVE).notes == ()
+
+
+def test_a_hard_deny_that_may_come_second_is_not_relied_on() -> None:
+    shape, facts = topology(QBIT), with_cni(policy_apis=("policy.networking.k8s.io/v1alpha2",))
+    assert killswitch.build(shape, facts, LIVE, dialect="clusternetworkpolicy").certain
+    live = Live((*LIVE.objects, admin(0)))
+    built = killswitch.build(shape, facts, live, dialect="clusternetworkpolicy")
+    assert not built.certain
+    assert any("x0 has priority 0" in note for note in built.notes)
+    unread = Live(LIVE.objects, {"GlobalNetworkPolicy": "forbidden"})
+    assert not killswitch.build(shape, with_cni(policy_apis=CALICO), unread).certain
+    assert not killswitch.build(shape, FACTS, LIVE, dialect="networkpolicy").certain
+
+
+def outside(kind: str, port: int = 8080, **spec: Any) -> dict[str, Any]:
+    found = service("door", 80, port, "10.96.9.9", app="qbit")
+    found["spec"] |= {"type": kind} | spec
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lan", "objects", "said"),
+    [
+        (["web"], [outside("NodePort")], "hides who calls"),
+        (["web"], [outside("LoadBalancer")], "hides who calls"),
+        (["web"], [outside("LoadBalancer", externalTrafficPolicy="Local")], ""),
+        (["web"], [outside("NodePort", 9999, externalTrafficPolicy="Local")], "not under lan"),
+        ([], [outside("ClusterIP")], ""),
+        ([], [outside("ClusterIP", externalIPs=["192.168.1.50"])], "externalIPs"),
+        ([], [outside("NodePort")], "not under lan"),
+        (
+            [],
+            [
+                outside("ClusterIP"),
+                {
+                    "apiVersion": "networking.k8s.io/v1",
+                    "kind": "Ingress",
+                    "metadata": {"name": "site", "namespace": "media"},
+                    "spec": {"rules": [{"http": {"paths": [{"backend": {"service": {"name": "door"}}}]}}]},
+                },
+            ],
+            "Ingress site",
+        ),
+    ],
+)
+def test_ways_in_that_nobody_declared_are_told(lan: list[str], objects: list[dict[str, Any]], said: str) -> None:
+    facts = with_cni(policy_apis=CALICO)
+    notes = killswitch.build(topology(QBIT | {"lan": lan}), facts, Live((deployment("qbit"), *objects))).notes
+    assert [said in note for note in notes] == ([True] if said else [])
+
+
+def test_a_host_port_is_told() -> None:
+    found = deployment("qbit")
+    found["spec"]["template"]["spec"]["containers"][0]["ports"][0]["hostPort"] = 80
+    notes = killswitch.build(topology(QBIT), with_cni(policy_apis=CALICO), Live((found,))).notes
+    assert "hostPort 80" in notes[0]
