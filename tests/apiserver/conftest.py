@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.homelab.netguard.tests.cluster import binaries
+from ansible_collections.homelab.netguard.tests.cluster import crds
 from ansible_collections.homelab.netguard.tests.cluster.control_plane import ControlPlane
 
 
@@ -102,6 +102,12 @@ class Server(ControlPlane):
         results = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         return Play(done.returncode, done.stdout + done.stderr, results)
 
+    def crds(self, name: str) -> None:
+        """Custom resources of a CNI or mesh (`crds.NAMES`); they stay for the session, so other tests of this worker see them."""
+        file = str(crds.path(name))
+        self.run_kubectl("apply", "--server-side", "-f", file)
+        self.run_kubectl("wait", "--for=condition=Established", "-f", file, "--timeout=60s")
+
     def objects(self, kind: str, *words: str) -> list[dict[str, Any]]:
         """Objects as kubectl lists them."""
         found: list[dict[str, Any]] = json.loads(self.run_kubectl("get", kind, "-o", "json", *words))["items"]
@@ -131,6 +137,5 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def calico(server: Server) -> Server:
     """The same control plane with Calico's custom resources."""
-    server.run_kubectl("apply", "--server-side", "-f", str(binaries.calico_crds()))
-    server.run_kubectl("wait", "--for=condition=Established", "crd/globalnetworkpolicies.crd.projectcalico.org", "--timeout=30s")
+    server.crds("calico")
     return server

