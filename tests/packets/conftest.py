@@ -90,7 +90,7 @@ class Stage:
         return bytes(int(part, 16) for part in self.mac(self.c1.node, interface).split(":"))
 
 
-@pytest.fixture(scope="module", params=HOMES, ids=["-".join(home) for home in HOMES])
+@pytest.fixture(scope="session", params=HOMES, ids=["-".join(home) for home in HOMES])
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     made = Stage(*request.param)
     yield made

@@ -110,8 +110,10 @@ class Home:
         self.cluster_dns = self.child("dns", lambda: Servers(dns=(dns.ip,), table=table))
         self.endpoints: dict[str, str] = {"dns": dns.ip}
         lab.services(**self.endpoints)
+        channel = Path("/var/run/wireguard/wgs0.sock")
+        channel.unlink(missing_ok=True)  # of an earlier home
         self.wg = lab.spawn("vpn", wireguard.binary(), "-f", "wgs0", log="vpn.log")
-        wait_for("the VPN server's socket", Path("/var/run/wireguard/wgs0.sock").exists)
+        wait_for("the VPN server's socket", channel.exists)
         wireguard.configure("wgs0", f"set=1\nprivate_key={self.server_key.hex()}\nlisten_port={WG_PORT}")
         self.peer(True)
         for command in ("ip addr add 203.0.113.193/26 dev wgs0", "ip link set wgs0 mtu 1320 up"):
@@ -193,7 +195,7 @@ class Home:
             "WIREGUARD_ENDPOINT_IP": VPN,
             "WIREGUARD_ENDPOINT_PORT": str(WG_PORT),
             "WIREGUARD_MTU": "1320",
-            "FIREWALL_INPUT_PORTS": str(PORT),
+            "FIREWALL_INPUT_PORTS": f"{PORT},{PORT + 1}",
             "FIREWALL_OUTBOUND_SUBNETS": f"198.51.100.0/24,{DNS_VIP}/32",
             "HEALTH_TARGET_ADDRESSES": f"{HOST}:{TCP_PORT}",
             **changes,

@@ -240,7 +240,9 @@ class Lab:
             self.run(name, f"ip -6 addr add {pod.ip6}/128 dev eth0 nodad")
             self.run(name, f"ip route add {via}/32 dev eth0 scope link")
             self.run(name, f"ip route add default via {via} dev eth0")
-            self.run(name, "ip -6 route add default via fe80::1 dev eth0")
+            if self.profile == "cilium":
+                self.run(name, f"ip -6 route add {via6}/128 dev eth0")
+            self.run(name, f"ip -6 route add default via {via6} dev eth0")
         self.pods[name] = pod
         return pod
 
@@ -268,7 +270,7 @@ class Lab:
         """kube-proxy: translation of ClusterIPs on both nodes, and stale UDP flows forgotten."""
         rules = ""
         if gateway:
-            rules += f"ip daddr {GATEWAY_VIP} udp dport {PORT} dnat to {gateway}\n"
+            rules += f"ip daddr {GATEWAY_VIP} udp dport {PORT + 1} dnat to {gateway}\n"
         if dns:
             rules += f"ip daddr {DNS_VIP} udp dport 53 dnat to {dns}\nip daddr {DNS_VIP} tcp dport 53 dnat to {dns}\n"
         rules += getattr(self, "more_services", "")
@@ -286,12 +288,14 @@ class Lab:
         """The policy layer on the client's node: the pod talks to what `allow` says (nft matches), else nothing."""
         rules = "\n".join(f"{match} accept" for match in allow)
         table = f"policy_{pod.name}"
+        # by the pod's own link, not by the address that a packet claims
+        mac = self.run(pod.name, "ip -o link show dev eth0").split("link/ether ")[1].split()[0]
         self.nft(
             pod.node,
             f"table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n"
             f"chain out {{\nct state established,related ct direction reply accept\n{rules}\ncounter drop\n}}\n"
             "chain f {\ntype filter hook forward priority 0;\n"
-            f"ip saddr {pod.ip} jump out\nip6 saddr {pod.ip6} jump out\n}}\n}}",
+            f"ether saddr {mac} jump out\n}}\n}}",
         )
 
     def no_policy(self, pod: Pod) -> None:

@@ -139,7 +139,10 @@ class Sensor:
             self.first = self.first or self.last
 
     def endpoint(self, frame: Frame) -> bool:
-        return frame.target == VPN and (frame.protocol, frame.dport) in self.endpoints and MARKER not in frame.data
+        """The tunnel's own packets; and that nobody listens any more, when the VPN's process is gone."""
+        unreachable = frame.protocol == 1 and frame.sport == 3
+        known = (frame.protocol, frame.dport) in self.endpoints or unreachable
+        return frame.target == VPN and known and MARKER not in frame.data
 
     def read(self, reset: bool = True) -> dict[str, Any]:
         result: dict[str, Any] = {"leaks": sum(self.leaks.values()), "examples": self.leaks.most_common(5)}

@@ -21,7 +21,8 @@ DIR=${0%/*}
 choose_iptables
 choose_ip6tables
 POD=$(own_address)
-PEER=$GATEWAY
+save_default 4
+has_ipv6 && save_default 6
 # closed before anything is asked for: an unknown address must not leave the pod open
 if [ -z "$POD" ]; then
   ADDRESS=0.0.0.0
@@ -36,5 +37,5 @@ ip link show dev "$INTERFACE" >/dev/null 2>&1 || die "the pod has no interface $
 raw_load
 arp_hold
 overlay_up
-log "overlay: $ADDRESS by $POD, gateway ${PEER:-$GATEWAY_NAME}; waiting for it is the sidecar's part"
+log "overlay: $ADDRESS by $POD, gateway ${GATEWAY:-$GATEWAY_NAME}; waiting for it is the sidecar's part"
 """

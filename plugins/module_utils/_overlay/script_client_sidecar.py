@@ -25,7 +25,6 @@ choose_ip6tables
 POD=$(own_address)
 [ -n "$POD" ] || die "the pod has no IPv$OUTER address"
 overlay_names
-PEER=$GATEWAY
 TUNNEL=unknown
 STARTED=$(date +%s)
 SINCE=$STARTED
@@ -46,13 +45,18 @@ lay() {
   [ "$OPEN" = no ] || overlay_default
 }
 
-# An answer is taken only from inside the pod ranges.
+# Where the gateway's pod is: asked behind its ClusterIP, else at the cluster's DNS. Taken only from inside the pod ranges.
 look_up() {
-  for look_server in $DNS_SERVERS; do
-    look_type=A
-    [ "$OUTER" = 4 ] || look_type=AAAA
-    look_answers=$(dig +short +time=1 +tries=1 "@$look_server" "$GATEWAY_NAME." "$look_type" 2>/dev/null)
-    for look_answer in $look_answers; do
+  look_port=53
+  look_name=$GATEWAY_NAME
+  if [ -n "$GATEWAY" ]; then
+    look_port=$FINDER
+    look_name=$FINDER_NAME
+  fi
+  look_type=A
+  [ "$OUTER" = 4 ] || look_type=AAAA
+  for look_server in ${GATEWAY:-$DNS_SERVERS}; do
+    for look_answer in $(dig +short +time=1 +tries=1 -p "$look_port" "@$look_server" "$look_name." "$look_type" 2>/dev/null); do
       if [ "$OUTER" = 4 ]; then is_ipv4 "$look_answer" || continue; else is_ipv6 "$look_answer" || continue; fi
       # shellcheck disable=SC2086 # a list
       if in_networks "$look_answer" $POD_RANGES; then
@@ -65,12 +69,12 @@ look_up() {
 }
 
 follow() {
-  [ -z "$GATEWAY" ] || return 0
   look_up >"$STATE/peer" &
   wait $!
   follow_found=$(cat "$STATE/peer")
-  [ -n "$follow_found" ] && [ "$follow_found" != "$PEER" ] || return 0
-  log "gateway: $GATEWAY_NAME is $follow_found"
+  [ -n "$follow_found" ] || return 1
+  [ "$follow_found" != "$PEER" ] || return 0
+  log "gateway: ${GATEWAY:-$GATEWAY_NAME} is the pod at $follow_found"
   PEER=$follow_found
   overlay_peer
   guard_gate
@@ -97,19 +101,22 @@ change() { # OVERLAY TUNNEL reason
   state
 }
 
-# Two questions without an answer, two seconds, close the overlay.
+# Two questions without an answer, two seconds, close the overlay. While it is closed, where the gateway is comes first: if
+# nobody can tell, it is seldom worth a second to ping the old one.
 look() {
-  if [ "$OPEN" = yes ] && answers "$TUNNEL_MARK"; then
-    change yes up 'the gateway answers, its tunnel is up'
-  elif answers "$VIA"; then
-    if [ "$OPEN" = no ] && answers "$TUNNEL_MARK"; then
-      change yes up 'the gateway answers, its tunnel is up'
+  if [ "$OPEN" = no ]; then
+    if { follow || [ $((turn % 4)) -eq 0 ]; } && [ -n "$PEER" ] && answers "$VIA"; then
+      if answers "$TUNNEL_MARK"; then look_up=up; else look_up=down; fi
+      change yes "$look_up" 'the gateway answers'
     else
-      change yes down "the gateway $PEER answers, its tunnel is down"
+      change no down "no answer from the gateway ${PEER:-${GATEWAY:-$GATEWAY_NAME}} over the overlay"
     fi
+  elif answers "$TUNNEL_MARK"; then
+    change yes up 'its tunnel is up'
+  elif answers "$VIA"; then
+    change yes down 'the gateway answers, its tunnel is down'
   else
-    change no down "no answer from the gateway ${PEER:-$GATEWAY_NAME} over the overlay"
-    follow
+    change no down "no answer from the gateway $PEER over the overlay"
   fi
 }
 
@@ -123,9 +130,8 @@ repair() {
 
 lay
 overlay_no_default
-follow
 state
-log "sidecar: $ADDRESS waits for the gateway ${PEER:-$GATEWAY_NAME}"
+log "sidecar: $ADDRESS waits for the gateway ${PEER:-${GATEWAY:-$GATEWAY_NAME}}"
 turn=0
 while :; do
   look

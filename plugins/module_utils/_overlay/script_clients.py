@@ -45,7 +45,11 @@ learn() {
       '' | \#* | */*) continue ;;
     esac
     ask "$name" || MISSED=$((MISSED + 1))
-    [ -f "$STATE/names/$name" ] || continue
+    if [ ! -f "$STATE/names/$name" ]; then
+      # never answered yet: whoever the kernel knows from before stays
+      cat "$CLIENTS" >>"$STATE/clients.new"
+      continue
+    fi
     while read -r outer; do
       if [ "$OUTER" = 4 ]; then is_ipv4 "$outer" || continue; else is_ipv6 "$outer" || continue; fi
       # shellcheck disable=SC2086 # a list

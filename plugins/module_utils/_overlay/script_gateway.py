@@ -60,6 +60,13 @@ mangle_local() {
     echo "$a ! -i $VXLAN -d $NETWORK ! -s $NETWORK -j DROP"
   fi
   echo "$a -i $VXLAN -j DROP"
+  # shellcheck disable=SC2086 # a list
+  for item in $(only "$family" $POD_RANGES); do
+    echo "$a -i $INTERFACE -s $item -p udp --dport $FINDER -j RETURN"
+  done
+  for protocol in udp tcp; do
+    echo "$a -i $INTERFACE -p $protocol --dport $FINDER -j DROP"
+  done
   if [ "$family" = "$OUTER" ]; then
     echo "$a -i $INTERFACE -p udp --dport $PORT -j NETGUARD-CLIENTS"
   else

@@ -30,6 +30,7 @@ if [ "$(cat /proc/sys/net/ipv4/ip_forward)" != 1 ]; then
     die 'net.ipv4.ip_forward is 0 and cannot be set: run this container privileged, or set the sysctl in the pod'
 fi
 
+# why one port and no outer checksum: see overlay.sh
 case $(ip -d -o link show dev "$VXLAN" 2>/dev/null) in
   *"vxlan id $VNI "*" local $POD "*"dstport $PORT "*nolearning*) ;;
   '') ;;
@@ -37,7 +38,7 @@ case $(ip -d -o link show dev "$VXLAN" 2>/dev/null) in
 esac
 ip link show dev "$VXLAN" >/dev/null 2>&1 ||
   ip link add "$VXLAN" type vxlan id "$VNI" local "$POD" dev "$INTERFACE" nolearning \
-    dstport "$PORT" srcport "$PORT" "$((PORT + 1))" ||
+    dstport "$PORT" srcport "$PORT" "$((PORT + 1))" noudpcsum udp6zerocsumtx udp6zerocsumrx ||
   die "the overlay's link cannot be made: is the kernel's vxlan there?"
 ip link set "$VXLAN" addrgenmode none 2>/dev/null
 ip link set "$VXLAN" address "$(mac_of "$VIA")" mtu "$(overlay_mtu)" arp off up || die "the overlay's link cannot be set up"

@@ -17,6 +17,7 @@ DIR=${0%/*}
 . "$DIR/clients.sh"
 
 RESOLVER=
+ANSWERER=
 UP=no
 SINCE=$(date +%s)
 REPAIRED=0
@@ -24,6 +25,7 @@ TURN=0
 
 finish() {
   [ -z "$RESOLVER" ] || kill "$RESOLVER" 2>/dev/null
+  [ -z "$ANSWERER" ] || kill "$ANSWERER" 2>/dev/null
   log ends
   exit 0
 }
@@ -33,6 +35,7 @@ choose_iptables
 choose_ip6tables
 gateway_names
 choose_u32
+POD=$(own_address)
 # what an earlier sidecar of this pod had learnt still stands in the kernel
 bridge fdb show dev "$VXLAN" | sed -n 's/^\(02:4e:[0-9a-f:]*\) dst \([^ ]*\) .*/\1 \2/p' | while read -r mac outer; do
   echo "$outer $(derived "$outer") $mac"
@@ -68,13 +71,24 @@ tunnel_state() {
   state
 }
 
+# What every dnsmasq here has in common: nothing is read from files, nothing is asked but what is named. Run in background.
+serve() {
+  exec dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --no-poll --pid-file= --user=nobody \
+    --bind-interfaces --except-interface=lo --log-facility=- "$@"
+}
+
+# Tells clients that ask behind the ClusterIP at which address this pod is.
+answerer() {
+  if [ -n "$ANSWERER" ] && kill -0 "$ANSWERER" 2>/dev/null; then return 0; fi
+  serve --port="$FINDER" --listen-address="$POD" --cache-size=0 --local-ttl=0 --address="/$FINDER_NAME/$POD" &
+  ANSWERER=$!
+}
+
 resolver() {
   [ "$DNS" != cluster ] || return 0
   if [ -n "$RESOLVER" ] && kill -0 "$RESOLVER" 2>/dev/null; then return 0; fi
   [ -z "$RESOLVER" ] || log 'resolver: dnsmasq ended, starting it again'
-  set -- --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --no-poll --pid-file= --cache-size=1000 \
-    --user=nobody --bind-interfaces --interface="$VXLAN" --except-interface=lo --listen-address="$VIA" --server="$UPSTREAM" \
-    --log-facility=-
+  set -- --cache-size=1000 --interface="$VXLAN" --listen-address="$VIA" --server="$UPSTREAM"
   if [ "$DNS" = split ]; then
     for resolver_zone in $CLUSTER_DOMAIN $REVERSE_ZONES; do
       for resolver_server in $DNS_SERVERS; do
@@ -82,7 +96,7 @@ resolver() {
       done
     done
   fi
-  dnsmasq "$@" &
+  serve "$@" &
   RESOLVER=$!
   state
 }
@@ -99,6 +113,7 @@ repair() {
 }
 
 ip link show dev "$VXLAN" >/dev/null 2>&1 || die "no $VXLAN: the init container of this pod did not end well"
+answerer
 rm -f "$STATE/rules4" "$STATE/rules6"
 gateway_rules || die 'the rules of the gateway cannot be loaded'
 ip addr del "$TUNNEL_MARK/32" dev "$VXLAN" 2>/dev/null
@@ -106,6 +121,7 @@ state
 log "sidecar: waiting for $TUNNEL"
 while :; do
   tunnel_state
+  answerer
   resolver
   repair
   # names are asked every two seconds (the cluster's DNS caches for longer than that), after a failure every second

@@ -16,10 +16,13 @@ SCRIPT = r"""#!/bin/sh
 
 MARK=0x4e000000/0xff000000
 OPEN=no
-PEER= # the gateway's address, by ClusterIP or looked up
+PEER= # the address of the gateway's pod
 
-# shellcheck disable=SC2046 # lists of words
-hosts_of() { only "$1" $(list "${HOST_IPS:-}"); }
+# The node, as it asks for the pod's health: by its own addresses, or (bridges, Cilium) by that of the pod's own router.
+hosts_of() {
+  # shellcheck disable=SC2046 # lists of words
+  only "$1" $(list "${HOST_IPS:-}") $(saved_via "$1" | sed 's/^via //')
+}
 
 matches() { # family protocol first last -> match of the destination port
   case $2 in
@@ -120,6 +123,10 @@ guard_output() {
     echo "$a -o $INTERFACE -d $1 $(matches "$family" "$2" "$3" "$4") -j ACCEPT"
   done
   owner="-m owner --gid-owner ${SIDECAR_GID:-4753}"
+  # shellcheck disable=SC2086 # none or one
+  for item in $(only "$family" $GATEWAY); do
+    echo "$a -o $INTERFACE -d $item -p udp --dport $FINDER $owner -j ACCEPT"
+  done
   [ "$APP_DNS" = yes ] && owner=
   # shellcheck disable=SC2086 # a list
   for item in $(only "$family" $DNS_SERVERS); do

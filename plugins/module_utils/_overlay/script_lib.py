@@ -16,6 +16,10 @@ SCRIPT = r"""#!/bin/sh
 STATE=${NETGUARD_STATE:-/run/netguard}
 VXLAN=vxlan0
 SAVED_TABLE=4753 # the default routes that the pod was born with, kept in its namespace: it outlives every container
+# Behind the gateway's ClusterIP its sidecar says at which address its pod is (a name asked by DNS, on the port after the
+# overlay's): the overlay itself is never translated, whatever the CNI does with packets of the kernel.
+FINDER=$((PORT + 1))
+FINDER_NAME=gateway.netguard
 mkdir -p "$STATE"
 
 log() { printf '%s netguard %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"; }

@@ -68,7 +68,9 @@ pod_routes() {
 }
 
 # One port for both directions makes the overlay a single UDP flow, which a Service's translation and a policy's replies
-# understand. The kernel takes a source port from a range without its end; an empty range would mean any port.
+# understand. The kernel takes a source port from a range without its end; an empty range would mean any port. The outer
+# checksum is zero (the frames inside have their own): translation spoils the one of a frame whose inner checksum is still to
+# be filled in by the device, and the gateway would drop it.
 overlay_link() {
   overlay_now=$(ip -d -o link show dev "$VXLAN" 2>/dev/null)
   case $overlay_now in
@@ -78,7 +80,7 @@ overlay_link() {
   esac
   ip link show dev "$VXLAN" >/dev/null 2>&1 ||
     ip link add "$VXLAN" type vxlan id "$VNI" local "$POD" dev "$INTERFACE" nolearning \
-      dstport "$PORT" srcport "$PORT" "$((PORT + 1))" ||
+      dstport "$PORT" srcport "$PORT" "$((PORT + 1))" noudpcsum udp6zerocsumtx udp6zerocsumrx ||
     die "the overlay's link cannot be made: is the kernel's vxlan there?"
   ip link set "$VXLAN" addrgenmode none 2>/dev/null
   ip link set "$VXLAN" address "$(mac_of "$ADDRESS")" mtu "$(overlay_mtu)" arp off up || die "the overlay's link cannot be set up"

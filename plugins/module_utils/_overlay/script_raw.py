@@ -14,7 +14,7 @@ SCRIPT = r"""#!/bin/sh
 # Networks of family $1 that the guard's accepts can lead to; the gateway is apart, by port and mark.
 raw_networks() {
   # shellcheck disable=SC2046,SC2086 # lists of words
-  set -- "$1" $(hosts_of "$1") $(only "$1" $PROBE_SOURCES $DNS_SERVERS)
+  set -- "$1" $(hosts_of "$1") $(only "$1" $PROBE_SOURCES $DNS_SERVERS $GATEWAY)
   for raw_item in $EGRESS $INGRESS; do
     [ "$(family_of "$raw_item")" = "$1" ] && set -- "$@" "${raw_item%%,*}"
   done

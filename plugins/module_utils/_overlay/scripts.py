@@ -16,10 +16,13 @@ the sidecar's container. `CLIENT_METRICS` prints the state as Prometheus text.
 First init container: `GATEWAY_INIT`, privileged unless the pod sets the sysctl net.ipv4.ip_forward=1; before Gluetun.
 Beside Gluetun: `GATEWAY_SIDECAR` with `GATEWAY_CAPABILITIES`; an emptyDir at `GLUETUN_STATE` in both lets the sidecar follow
 a port that the provider hands out. Both need `POD_IPS`. Probe: `GATEWAY_READY` (dnsmasq, rules and tunnel).
-Gluetun needs FIREWALL_INPUT_PORTS=<overlay port> and FIREWALL_OUTBOUND_SUBNETS=<pod ranges>,<cluster DNS>/32, DNS_SERVER=off;
-no post-rules: FORWARD, nat POSTROUTING, nat PREROUTING and mangle are ours (one owner per rule) and are put back when
-Gluetun flushes them. The Service of a ClusterIP path is UDP, `port` = `targetPort` = overlay port; both ends send from that
-port too, so the overlay is one UDP flow per client, opened by the client.
+Gluetun needs FIREWALL_INPUT_PORTS=<overlay port>,<finder_port>, FIREWALL_OUTBOUND_SUBNETS=<pod ranges>,<cluster DNS>/32 and
+DNS_SERVER=off; no post-rules: FORWARD, nat POSTROUTING, nat PREROUTING and mangle are ours (one owner per rule) and are put
+back when Gluetun flushes them. Both ends of the overlay send from its port too: it is one UDP flow per client, opened by
+the client and never translated. The ClusterIP Service is UDP, `port` = `targetPort` = `finder_port(overlay port)`, with
+not-ready addresses published: behind it the sidecar says at which address the gateway's pod is (an ordinary question by
+DNS, so it works wherever Services work). Without a ClusterIP clients ask the cluster's DNS for the gateway's headless
+Service.
 The gateway asks the cluster's DNS for the names in `CLIENTS_FILE` in every DNS mode: its policy must let it.
 """
 
@@ -45,6 +48,12 @@ SETTINGS_FILE = "settings.sh"
 CLIENTS_MOUNT = "/netguard-clients"
 CLIENTS_FILE = "clients"
 GLUETUN_STATE = "/tmp/gluetun"
+
+
+def finder_port(overlay_port: int) -> int:
+    """UDP port behind the gateway's ClusterIP where clients ask for the pod's address."""
+    return overlay_port + 1
+
 
 POD_IPS = "POD_IPS"
 HOST_IPS = "HOST_IPS"

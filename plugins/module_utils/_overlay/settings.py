@@ -49,8 +49,8 @@ class Allowed:
 class ClientSettings:
     """What guard, overlay and sidecar of one client need.
 
-    `gateway` is the ClusterIP through which the kernel's packets reach the gateway; None: the sidecar looks up `gateway_name`
-    (FQDN without the trailing dot) at `dns_servers` and takes an answer inside `pods` alone.
+    `gateway` is the gateway's ClusterIP, behind which its sidecar says where its pod is; None: the sidecar looks up `gateway_name`
+    (FQDN without the trailing dot) at `dns_servers`. Either answer counts only inside `pods`.
     `egress`: declared uses, by what the client's kernel sees before translation of Services (`VIP/32:service port`) and after
     it (`pod range:target port`). `ingress`: who may open connections to which pod port. `probes`: TCP ports that the node's
     own addresses (and `probe_sources`: the mesh's probe address) may open. `forwards`: ports open on the overlay.
