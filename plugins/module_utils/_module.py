@@ -100,7 +100,14 @@ class Context:
     def converge(self, desired: Desired, *, part: str, prune: bool | None = None) -> Outcome:
         """Plans and writes (or renders) one part; diffs and manifests go into the result of the module."""
         if self.cluster is None:
-            outcome = render(desired, part=part, dest=str(self.params.get("dest") or ""), check_mode=self.check_mode)
+            outcome = render(
+                desired,
+                instance=self.topology.instance,
+                part=part,
+                dest=str(self.params.get("dest") or ""),
+                check_mode=self.check_mode,
+                prune=self.prune if prune is None else prune,
+            )
         else:
             outcome = converge(
                 self.cluster,

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,15 @@ from typing import Any
 from .._errors import NetguardError
 from .._facts.reader import Absent, Unreadable
 from .._manifests.model import MANAGER, RELEASE, Key, Live, Manifest, Patch
+from . import fields
 from .resources import Resource, Resources
-from .transport import APPLY_PATCH, JSON_PATCH, PAGE, STRATEGIC_PATCH, ApiError, Transport, unreadable
+from .transport import APPLY_PATCH, JSON_PATCH, PAGE, STRATEGIC_PATCH, ApiError, Transport, missing_right, short, unreadable
 
 #: `list` is also the name of a method below.
 Objects = list[Manifest]
 Answers = list[Any]
 
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 #: Requests in flight at once.
 WORKERS = 8
 
@@ -91,24 +94,37 @@ class Cluster:
             raise unreadable(error, what) from None
         return found
 
-    def list(self, api_version: str, kind: str, namespace: str = "", label_selector: str = "", field_selector: str = "") -> Objects:
+    def list(
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+        *,
+        metadata_only: bool = False,
+    ) -> Objects:
         resource = self.resources.find(api_version, kind)
         what = f"list {kind} ({api_version})" + (f" in {namespace}" if namespace else "")
+        accept = {"Accept": METADATA_LIST} if metadata_only else {}
         found: Objects = []
         more: str | None = None
+        expired = 0
         while True:
             try:
                 page = self.transport.send(
                     "GET",
                     resource.path(namespace),
                     what=what,
+                    header_params=dict(accept),
                     limit=PAGE,
                     _continue=more,
                     label_selector=label_selector or None,
                     field_selector=field_selector or None,
                 )
             except ApiError as error:
-                if error.status == 410 and more:  # the page's snapshot expired: start again
+                if error.status == 410 and more and expired < 2:  # the page's snapshot expired: start again
+                    expired += 1
                     found, more = [], None
                     continue
                 raise unreadable(error, what) from None
@@ -116,9 +132,8 @@ class Cluster:
             more = (page.get("metadata") or {}).get("continue")
             if not more:
                 break
-        for item in found:  # items of a list carry neither
-            item.setdefault("apiVersion", api_version)
-            item.setdefault("kind", kind)
+        for item in found:  # items of a list carry neither, and metadata alone is of another kind
+            item["apiVersion"], item["kind"] = api_version, kind
         return found
 
     def raw(self, path: str) -> Any:
@@ -136,15 +151,20 @@ class Cluster:
         with ThreadPoolExecutor(WORKERS) as pool:
             answers = [*pool.map(self._read_one, wanted)]
         objects: dict[Key, Manifest] = {}
-        failed: dict[str, str] = {}
+        failed: dict[str, set[str]] = {}
+        answered: set[str] = set()
         for read, answer in zip(wanted, answers, strict=True):
             if isinstance(answer, Unreadable):
                 if not read.optional:
                     raise answer
-                failed[read.kind] = answer.reason
+                failed.setdefault(read.kind, set()).add(answer.reason)
             else:
+                answered.add(read.kind)
                 objects.update({Key.of(item): item for item in answer})
-        return Live(tuple(objects.values()), failed)
+        return Live(
+            tuple(objects.values()),
+            {kind: reason for kind, all_of in failed.items() if (reason := _worst(all_of, kind in answered))},
+        )
 
     def _read_one(self, read: Read) -> Objects | Unreadable:
         try:
@@ -160,29 +180,50 @@ class Cluster:
     def _send(self, method: str, resource: Resource, key: Key, body: Any, **params: Any) -> Any:
         name = "" if method == "POST" else key.name
         verbs = {"POST": "create", "PATCH": "write", "PUT": "replace", "DELETE": "delete"}
-        if self.check_mode:
+        if self.check_mode or params.pop("dry", False):
             params["dry_run"] = "All"
         if method != "DELETE":
             params["field_manager"] = MANAGER
         try:
             return self.transport.send(method, resource.path(key.namespace, name), body, f"{verbs[method]} {key}", **params)
         except ApiError as error:
-            raise explained(error, method, resource, key) from None
+            raise explained(error) from None
 
-    def apply(self, manifest: Manifest, *, force: bool = False) -> Manifest:
-        """Server-side apply by our manager; in check mode a dry run. Raises ApiError (409: another manager's field)."""
+    def apply(self, manifest: Manifest, *, force: bool = False, dry: bool = False) -> Manifest:
+        """Server-side apply by our manager; in check mode and with `dry` a dry run. Raises ApiError (409: another's field)."""
         key = Key.of(manifest)
         resource = self.resources.find(key.api_version, key.kind)
         done: Manifest = self._send(
-            "PATCH", resource, key, manifest, content_type=APPLY_PATCH, force_conflicts="true" if force else None
+            "PATCH", resource, key, manifest, content_type=APPLY_PATCH, force_conflicts="true" if force else None, dry=dry
         )
         return done
 
     def patch(self, patch: Patch) -> Manifest:
-        """A strategic-merge patch on an object that is not ours; in check mode a dry run."""
-        resource = self.resources.find(patch.target.api_version, patch.target.kind)
-        done: Manifest = self._send("PATCH", resource, patch.target, patch.body, content_type=STRATEGIC_PATCH)
+        """A strategic-merge patch on an object that is not ours; in check mode a dry run. The object afterwards.
+
+        Raises NetguardError when another tool applies a field that the patch would change: it is never forced.
+        """
+        target = patch.target
+        resource = self.resources.find(target.api_version, target.kind)
+        before = self.get(target.api_version, target.kind, target.name, target.namespace)
+        if before is not None:
+            self._refuse_held(patch, before)
+        done: Manifest = self._send("PATCH", resource, target, patch.body, content_type=STRATEGIC_PATCH)
         return done
+
+    def _refuse_held(self, patch: Patch, before: Manifest) -> None:
+        problems = [
+            f"{patch.target}: the field {fields.dotted(path)} is held by {holder.manager}"
+            for holder in fields.holders(before)
+            if holder.operation == "Apply" and not holder.ours
+            for path in fields.overridden(patch.body, before, holder.tree)
+        ]
+        if problems:
+            raise NetguardError(
+                "; ".join(problems) + ". Another tool applies it; nothing was forced and the object was left as it is. Change it "
+                "in that tool's manifest first.",
+                conflicts=problems,
+            )
 
     def json_patch(self, key: Key, operations: Answers) -> Manifest:
         resource = self.resources.find(key.api_version, key.kind)
@@ -265,6 +306,12 @@ class Cluster:
             return [work(item) for item in listed]
         with ThreadPoolExecutor(min(WORKERS, len(listed))) as pool:
             futures = [pool.submit(work, item) for item in listed]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        told = list(dict.fromkeys(str(error) for error in errors if isinstance(error, NetguardError)))
+        if errors and len(told) > 1 and isinstance(errors[0], NetguardError):
+            errors[0].details.setdefault("also", told[1:11])
+        if errors:
+            raise errors[0]
         return [future.result() for future in futures]
 
     def log(self, namespace: str, pod: str, container: str, lines: int) -> str:
@@ -288,20 +335,25 @@ class Cluster:
         return True
 
 
+def _worst(reasons: set[str], answered: bool) -> str:
+    """What several reads of one kind (two versions, say) come to: absent only when no other version answered."""
+    if "forbidden" in reasons:
+        return "forbidden"
+    others = sorted(reasons - {"absent"})
+    return others[0] if others else "" if answered else "absent"
+
+
 def _protected(error: ApiError) -> bool:
     """Whether our own admission refused, because the object is not marked as released."""
     return error.status == 403 and "ValidatingAdmissionPolicy" in error.server_message and RELEASE in error.server_message
 
 
-def explained(error: ApiError, method: str, resource: Resource, key: Key) -> ApiError:
-    """A 403 by RBAC names the rule that is missing; other refusals (admission) speak for themselves."""
-    if error.status != 403 or "cannot" not in error.server_message:
+def explained(error: ApiError) -> ApiError:
+    """A 403 by RBAC names the rule that is missing; other refusals (admission, quota) speak for themselves."""
+    right = missing_right(error.server_message) if error.status == 403 else ""
+    if not right:
         return error
-    verbs = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
-    group = resource.api_version.rpartition("/")[0]
-    where = f" in the namespace {key.namespace}" if key.namespace else ""
-    hint = f'missing right: apiGroups ["{group}"], resources ["{resource.plural}"], verbs ["{verbs[method]}"]{where}'
-    return ApiError(403, error.reason, f"{error.server_message}. {hint}; docs/rbac.md has the roles.", error.causes, f"write {key}")
+    return ApiError(403, error.reason, f"{error.server_message}. {right}", error.causes, error.what)
 
 
 def open_cluster(module: Any, *, check_mode: bool) -> Cluster:
@@ -309,6 +361,8 @@ def open_cluster(module: Any, *, check_mode: bool) -> Cluster:
 
     Raises NetguardError when no connection can be made from them.
     """
+    import urllib3
+    import yaml
     from ansible_collections.kubernetes.core.plugins.module_utils.k8s.client import get_api_client
     from ansible_collections.kubernetes.core.plugins.module_utils.k8s.exceptions import CoreException
 
@@ -319,4 +373,37 @@ def open_cluster(module: Any, *, check_mode: bool) -> Cluster:
         client = get_api_client(module)
     except CoreException as error:
         raise NetguardError(str(error)) from None
-    return Cluster(client.client, check_mode=check_mode, context=str(params.get("context") or ""))
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:  # a kubeconfig that is none, as its loader says it
+        raise NetguardError(
+            f"no connection can be made from the kubeconfig: {type(error).__name__}: {_without_content(error)}"
+        ) from None
+    except urllib3.exceptions.HTTPError as error:
+        raise NetguardError(f"the API server does not answer: {short(error)}") from None
+    return Cluster(client.client, check_mode=check_mode, context=_context(params))
+
+
+def _without_content(error: Exception) -> str:
+    """The first line alone: what a loader quotes of a kubeconfig may be a credential."""
+    return str(error).partition("\n")[0][:200] if isinstance(error, OSError) else "it cannot be read"
+
+
+def _context(params: Mapping[str, Any]) -> str:
+    """The context in use: the chosen one, else the current one of the kubeconfig; empty where a host was given instead."""
+
+    def option(name: str) -> Any:
+        return params.get(name) or os.environ.get(f"K8S_AUTH_{name.upper()}")
+
+    if option("context"):
+        return str(option("context"))
+    if option("host"):
+        return ""
+    import kubernetes
+
+    kubeconfig = option("kubeconfig")
+    try:
+        if isinstance(kubeconfig, Mapping):
+            return str(kubeconfig.get("current-context") or "")
+        _all, current = kubernetes.config.list_kube_config_contexts(config_file=kubeconfig)
+    except (kubernetes.config.ConfigException, OSError):  # in-cluster credentials
+        return ""
+    return str((current or {}).get("name") or "")

@@ -4,16 +4,19 @@
 
 """Compares what is wanted with what is there: unchanged, to be written, taken by somebody, or added beside.
 
-Unchanged means: what is wanted is a part of what is there, we hold each of its fields, and we hold nothing more. The
-server's own defaults are nobody's, so they never count.
+Unchanged means: what is wanted is a part of what is there, we hold each of its fields, and we hold nothing more. What we
+hold as a whole (a selector, a list without keys) must be equal. Where only the server can tell whether two forms mean the
+same (it drops some empty values and adds defaults), the comparison is `doubtful` and a dry run decides.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from enum import IntEnum
 from typing import Any
 
 from . import fields
@@ -46,100 +49,164 @@ _FACTORS = {
 }
 
 
+#: API groups whose objects the server holds as typed values: it drops empty lists, texts and false. Custom resources keep them.
+_TYPED_GROUPS = frozenset({"networking.k8s.io", "admissionregistration.k8s.io", "rbac.authorization.k8s.io", "scheduling.k8s.io"})
+#: Maps of texts: an empty one means what an absent one means. Any other empty mapping is a choice (`namespaceSelector: {}`).
+_MAPS = frozenset({"matchLabels", "labels", "annotations", "nodeSelector", "data"})
+#: What the server adds to items of lists that are held as a whole.
+_ITEM_DEFAULTS = {"protocol": "TCP", "scope": "*", "apiVersion": "v1"}
+
+
+class Sameness(IntEnum):
+    """How two values compare; the lower counts where parts differ."""
+
+    DIFFERENT = 0
+    DOUBTFUL = 1
+    SAME = 2
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What must be done about one object that exists.
 
     `differing`: held paths (as entries of a fields tree) whose value is not what is wanted; `left_over`: paths that we
-    hold and no longer want; `beside`: JSON pointers of what others added to a strict kind, with who holds it.
+    hold and no longer want; `beside`: JSON pointers of what others added to a strict kind, with who holds it; `doubtful`:
+    paths where a dry run must tell whether the server sees a difference.
     """
 
     differing: tuple[Path, ...] = ()
     left_over: tuple[Path, ...] = ()
     beside: tuple[tuple[str, Holder], ...] = ()
+    doubtful: tuple[Path, ...] = ()
 
     @property
     def unchanged(self) -> bool:
-        return not (self.differing or self.left_over or self.beside)
+        return not (self.differing or self.left_over or self.beside or self.doubtful)
+
+    @property
+    def only_doubts(self) -> bool:
+        return bool(self.doubtful) and not (self.differing or self.left_over or self.beside)
 
 
 def compare(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> Comparison:
     """Both are whole objects; `live` as the server returned it, with managedFields."""
     ours = fields.applied(live)
-    differing: list[Path] = []
+    group = str(wanted["apiVersion"]).rpartition("/")[0]
+    walk = _Walk(typed="." not in group or group in _TYPED_GROUPS)
     for name, value in _body(wanted).items():
-        _walk(value, live.get(name), fields.child(ours, name) if ours else None, (f"f:{name}",), differing, name)
+        walk.value(value, live.get(name), fields.child(ours, name) if ours else None, (f"f:{name}",), name)
     meta, live_meta = wanted.get("metadata") or {}, live.get("metadata") or {}
     meta_tree = fields.child(ours, "metadata") if ours else None
     for name in _META:
         if meta.get(name):
             path: Path = ("f:metadata", f"f:{name}")
-            _walk(meta[name], live_meta.get(name), fields.child(meta_tree, name), path, differing, name)
+            walk.value(meta[name], live_meta.get(name), fields.child(meta_tree, name), path, name)
     left_over = tuple(path for path in fields.leaves(ours) if ours and not fields.locate(wanted, path)[0])
     beside = tuple(_beside(wanted, live)) if wanted.get("kind") in STRICT_KINDS else ()
-    return Comparison(tuple(differing), left_over, beside)
+    return Comparison(tuple(walk.differing), left_over, beside, tuple(walk.doubtful))
 
 
 def _body(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in manifest.items() if name not in ("apiVersion", "kind", "metadata", "status")}
 
 
-def _walk(wanted: Any, live: Any, tree: Tree | None, path: Path, differing: list[Path], name: str) -> None:
-    if wanted is None:
-        return
-    if isinstance(wanted, Mapping) and isinstance(live, Mapping):
-        if not wanted and tree is None:
-            differing.append(path)
-        for key, value in wanted.items():
-            inner = name if _quantities(name) else key
-            _walk(value, live.get(key), fields.child(tree, key), (*path, f"f:{key}"), differing, inner)
-        return
-    if isinstance(wanted, list) and isinstance(live, list) and tree and fields.items(tree):
-        _walk_items(wanted, live, tree, path, differing, name)
-        return
-    if isinstance(wanted, list) and isinstance(live, list) and tree and any(entry.startswith("v:") for entry in tree):
-        if any(value not in live for value in wanted):
-            differing.append(path)
-        return
-    if tree is None or not same(wanted, live, name):
-        differing.append(path)
+@dataclass
+class _Walk:
+    """Goes down a wanted value beside the live one and the tree of what we hold."""
+
+    typed: bool
+    differing: list[Path] = field(default_factory=list)
+    doubtful: list[Path] = field(default_factory=list)
+
+    def value(self, wanted: Any, live: Any, tree: Tree | None, path: Path, name: str) -> None:
+        if wanted is None:
+            return
+        if tree is None:
+            # Nobody holds an empty value that the server dropped; anything else is ours to take.
+            self._judge(_absent(wanted, name, self.typed) if live is None else Sameness.DIFFERENT, path)
+        elif fields.whole(tree):
+            self._judge(same(wanted, live, name, typed=self.typed), path)
+        elif isinstance(wanted, Mapping) and isinstance(live, Mapping):
+            for key, value in wanted.items():
+                inner = name if _quantities(name) else key
+                self.value(value, live.get(key), fields.child(tree, key), (*path, f"f:{key}"), inner)
+        elif isinstance(wanted, list) and isinstance(live, list) and fields.items(tree):
+            self._items(wanted, live, tree, path, name)
+        elif isinstance(wanted, list) and isinstance(live, list):
+            missing = [value for value in wanted if value not in live or f"v:{json.dumps(value)}" not in tree]
+            if missing:
+                self.differing.append(path)
+        else:
+            self._judge(same(wanted, live, name, typed=self.typed), path)
+
+    def _judge(self, found: Sameness, path: Path) -> None:
+        if found is Sameness.DIFFERENT:
+            self.differing.append(path)
+        elif found is Sameness.DOUBTFUL:
+            self.doubtful.append(path)
+
+    def _items(self, wanted: list[Any], live: list[Any], tree: Tree, path: Path, name: str) -> None:
+        """A list whose items have keys: ours are compared one by one, others' items may stand beside them."""
+        entries = fields.items(tree)
+        covered: set[int] = set()
+        for entry, below in entries.items():
+            position = fields.matching(wanted, entry)
+            if position is None:
+                continue  # left over
+            covered.add(position)
+            there = fields.matching(live, entry)
+            if there is None:
+                self.differing.append((*path, entry))
+            else:
+                self.value(wanted[position], live[there], below or {}, (*path, entry), name)
+        keys = fields.item_key(next(iter(entries)))
+        for position, item in enumerate(wanted):
+            if position not in covered:
+                self.differing.append((*path, fields.entry_of(item, keys)))
 
 
 def _quantities(name: str) -> bool:
     return name in _QUANTITY_FIELDS
 
 
-def _walk_items(wanted: list[Any], live: list[Any], tree: Tree, path: Path, differing: list[Path], name: str) -> None:
-    """A list whose items have keys: ours are compared one by one, others' items may stand beside them."""
-    entries = fields.items(tree)
-    covered: set[int] = set()
-    for entry, below in entries.items():
-        position = fields.matching(wanted, entry)
-        if position is None:
-            continue  # left over
-        covered.add(position)
-        there = fields.matching(live, entry)
-        if there is None:
-            differing.append((*path, entry))
-        else:
-            _walk(wanted[position], live[there], below or {}, (*path, entry), differing, name)
-    if len(covered) != len(wanted):
-        differing.append(path)
+def _absent(wanted: Any, name: str, typed: bool) -> Sameness:
+    """How a wanted value compares to nothing."""
+    if wanted is None:
+        return Sameness.SAME
+    if wanted == {}:
+        return Sameness.SAME if typed and name in _MAPS else Sameness.DOUBTFUL
+    if wanted in ([], "", 0):  # 0 stands for false too
+        return Sameness.SAME if typed else Sameness.DOUBTFUL
+    return Sameness.DIFFERENT
 
 
-def same(wanted: Any, live: Any, name: str = "") -> bool:
-    """Equal up to what the server writes differently: absent and empty, quantities, defaults inside of items."""
-    if wanted in (None, {}, [], "") and live in (None, {}, [], ""):
-        return True
+def same(wanted: Any, live: Any, name: str = "", *, typed: bool = True) -> Sameness:
+    """Whether two values are equal, up to quantities, the known defaults of items, and what only the server can tell.
+
+    `name` is the field's, which says what its text means; `typed`: not of a custom resource.
+    """
+    if live is None:
+        return _absent(wanted, name, typed)
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
-        return all(same(value, live.get(key), name if _quantities(name) else key) for key, value in wanted.items())
+        found = Sameness.SAME
+        for key in {**wanted, **live}:
+            inner = name if _quantities(name) else key
+            if wanted.get(key) is None and live.get(key) is not None:
+                # added by the server, or by an earlier run of ours that wanted it
+                found = min(found, Sameness.SAME if _ITEM_DEFAULTS.get(key) == live[key] else Sameness.DOUBTFUL)
+            else:
+                found = min(found, same(wanted.get(key), live.get(key), inner, typed=typed))
+        return found
     if isinstance(wanted, list) and isinstance(live, list):
-        return len(wanted) == len(live) and all(same(one, other, name) for one, other in zip(wanted, live, strict=True))
+        if len(wanted) != len(live):
+            return Sameness.DIFFERENT
+        pairs = zip(wanted, live, strict=True)
+        return min((same(one, other, name, typed=typed) for one, other in pairs), default=Sameness.SAME)
     if isinstance(wanted, bool) or isinstance(live, bool):
-        return wanted is live
+        return Sameness.SAME if wanted is live else Sameness.DIFFERENT
     if _quantities(name):
-        return quantity(wanted) == quantity(live)
-    return bool(wanted == live)
+        return Sameness.SAME if quantity(wanted) == quantity(live) else Sameness.DIFFERENT
+    return Sameness.SAME if wanted == live else Sameness.DIFFERENT
 
 
 def quantity(value: Any) -> Decimal | str:
@@ -154,19 +221,14 @@ def quantity(value: Any) -> Decimal | str:
 
 
 def _beside(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> Iterable[tuple[str, Holder]]:
-    """What others hold in the spec of a strict kind that is not part of what is wanted."""
+    """What others hold outside of metadata and status of a strict kind that is not part of what is wanted."""
     seen: set[str] = set()
     for holder in fields.holders(live):
         if holder.ours and holder.operation == "Apply":
             continue
-        spec = holder.tree.get("f:spec")
-        if spec is None:
-            continue
-        for path in fields.leaves(spec, ("f:spec",)):
+        body = {name: below for name, below in holder.tree.items() if name not in ("f:metadata", "f:status")}
+        for path in fields.leaves(body) if body else ():
             if fields.locate(wanted, path)[0]:
-                continue
-            found, _where = fields.locate(live, path)
-            if not found:
                 continue
             pointer = _pointer(_highest(wanted, path), live)
             if pointer and pointer not in seen:

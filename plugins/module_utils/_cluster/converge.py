@@ -18,6 +18,7 @@ from .._manifests.model import LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_PART, MAN
 from . import fields, shown
 from .client import Cluster
 from .compare import Comparison, compare, takers
+from .residents import foreign_resident
 from .transport import ApiError
 
 #: Every kind that a part may consist of: what is listed to find what is no longer wanted.
@@ -53,20 +54,8 @@ OWNED_KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     "mesh": (),
 }
 
-#: Kinds whose presence in a namespace that we created means that somebody else lives there too.
-_RESIDENTS = (
-    ("v1", "Pod"),
-    ("v1", "Service"),
-    ("v1", "ConfigMap"),
-    ("v1", "Secret"),
-    ("v1", "PersistentVolumeClaim"),
-    ("apps/v1", "Deployment"),
-    ("apps/v1", "StatefulSet"),
-    ("apps/v1", "DaemonSet"),
-    ("batch/v1", "CronJob"),
-    ("batch/v1", "Job"),
-)
-_OF_EVERY_NAMESPACE = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ConfigMap", "istio-ca-root-cert")})
+#: More missing objects of one kind than this are looked for by one list.
+MANY = 16
 
 
 @dataclass(frozen=True)
@@ -79,6 +68,7 @@ class Action:
     after: Manifest = field(default_factory=dict)
     validated: bool = True
     keys: tuple[str, ...] = ()  # of a Secret
+    reason: str = ""
 
     def data(self) -> dict[str, Any]:
         entry: dict[str, Any] = {
@@ -92,6 +82,8 @@ class Action:
             entry["validated"] = False
         if self.key.kind == "Secret":
             entry["keys"] = list(self.keys)
+        if self.reason:
+            entry["reason"] = self.reason
         return entry
 
 
@@ -178,6 +170,14 @@ def is_ours(live: Mapping[str, Any], instance: str, part: str) -> bool:
     )
 
 
+def made_by_us(live: Mapping[str, Any], instance: str, part: str) -> bool:
+    """Whether we applied the content of an object whose owner labels somebody took off (none says that it is another's)."""
+    labels = (live.get("metadata") or {}).get("labels") or {}
+    if labels.get(LABEL_INSTANCE, instance) != instance or labels.get(LABEL_PART, part) != part:
+        return False
+    return any(field != "f:metadata" for field in fields.applied(live))
+
+
 def owned(cluster: Cluster, instance: str, part: str) -> dict[Key, Manifest]:
     """Every object of this part of this instance, by one list per kind. Raises Unreadable for a kind that may not be listed."""
     selector = f"{LABEL_INSTANCE}={instance},{LABEL_PART}={part}"
@@ -200,11 +200,13 @@ class Convergence:
         self.instance = instance
         self.part = part
         self.outcome = Outcome()
+        self._unborn_namespaces: dict[str, bool] = {}
 
     def run(self, desired: Desired, *, prune: bool) -> Outcome:
         """Writes what differs, wave by wave, then the patches, then deletes what is no longer wanted.
 
-        Raises NetguardError naming manager and field where another Apply manager holds one; nothing is written then.
+        Raises NetguardError naming manager and field where another Apply manager holds one; nothing is written then. An
+        error on the way carries what was written before it (`objects`).
         """
         waves = [[normalised(item) for item in wave] for wave in desired.waves]
         there = owned(self.cluster, self.instance, self.part)
@@ -215,51 +217,74 @@ class Convergence:
         wanted = [item for item in wanted if Key.of(item) not in others]
         comparisons = {Key.of(item): compare(item, there[Key.of(item)]) for item in wanted if Key.of(item) in there}
         self._refuse_held(comparisons, there)
+        self._settle_doubts(wanted, comparisons, there)
         new_namespaces = {Key.of(item).name for item in wanted if item["kind"] == "Namespace" and Key.of(item) not in there}
-        for wave in waves:
-            todo = [item for item in wave if Key.of(item) not in there or not comparisons[Key.of(item)].unchanged]
-            self.outcome.unchanged += len(wave) - len(todo)
-            done = self.cluster.parallel(lambda item: self._write(item, there, comparisons, new_namespaces), todo)
-            self.outcome.actions += [action for action in done if action is not None]
-            self.outcome.unchanged += sum(action is None for action in done)
-        for patch in desired.patches:
-            self.cluster.patch(patch)
-            self.outcome.patches.append(patch)
-        if prune:
-            self._prune([found for key, found in there.items() if key not in {Key.of(item) for item in wanted}])
+        try:
+            for wave in waves:
+                todo = [item for item in wave if Key.of(item) not in there or not comparisons[Key.of(item)].unchanged]
+                self.outcome.unchanged += len(wave) - len(todo)
+                self.cluster.parallel(lambda item: self._write(item, there, comparisons, new_namespaces), todo)
+            self.cluster.parallel(self._patch, desired.patches)
+            if prune:
+                self._prune([found for key, found in there.items() if key not in {Key.of(item) for item in wanted}])
+        except NetguardError as error:
+            error.details.setdefault("changed", self.outcome.changed and not self.cluster.check_mode)
+            error.details.setdefault("objects", [action.data() for action in self.outcome.actions])
+            raise
+        order = {Key.of(item): position for position, item in enumerate(wanted)}
+        self.outcome.actions.sort(key=lambda action: order.get(action.key, len(order)))
         # what was written now is newer than what was there
         self.outcome.live = {**there, **self.outcome.live}
         return self.outcome
+
+    def _patch(self, patch: Patch) -> None:
+        self.cluster.patch(patch)
+        self.outcome.patches.append(patch)
 
     # -- refusals, before anything is written
 
     def _refuse_foreign(self, missing: Iterable[Key], there: dict[Key, Manifest]) -> set[Key]:
         """An object of this name that is not ours is neither taken over nor overwritten.
 
-        Namespaces are the exception: one that exists is used as it is. Returns those.
+        Namespaces are the exception: one that exists is used as it is. Returns those. One of ours that lost its labels by
+        somebody's hand is ours still.
         """
         others: set[Key] = set()
-        found = self.cluster.parallel(self._find, missing)
         problems = []
-        for key, live in found:
+        for key, live in self.cluster.parallel(self._find, self._existing(missing)):
             if live is None:
                 continue
-            if not is_ours(live, self.instance, self.part):
-                if key.kind == "Namespace":
-                    others.add(key)
-                    continue
+            if is_ours(live, self.instance, self.part) or made_by_us(live, self.instance, self.part):
+                there[key] = live
+            elif key.kind == "Namespace":
+                others.add(key)
+            else:
                 labels = live["metadata"].get("labels") or {}
                 other = labels.get(LABEL_INSTANCE)
                 whose = f"belongs to the instance {other}" if other else "exists and is not ours"
                 problems.append(f"{key} {whose}")
-            else:
-                there[key] = live
         if problems:
             raise NetguardError(
                 "; ".join(problems) + ". Nothing was written: rename or delete it, or choose another name in the list.",
                 conflicts=problems,
             )
         return others
+
+    def _existing(self, missing: Iterable[Key]) -> list[Key]:
+        """Of what is not among ours, that which may exist: for many of one kind one list of names, not a GET for each."""
+        by_kind: dict[tuple[str, str], list[Key]] = {}
+        for key in missing:
+            by_kind.setdefault((key.api_version, key.kind), []).append(key)
+        found: list[Key] = []
+        for (api_version, kind), keys in by_kind.items():
+            if len(keys) > MANY and kind != "Secret":
+                try:
+                    names = {Key.of(item) for item in self.cluster.list(api_version, kind, metadata_only=True)}
+                    keys = [key for key in keys if key in names]
+                except Unreadable:
+                    pass  # may be read one by one all the same
+            found += keys
+        return found
 
     def _find(self, key: Key) -> tuple[Key, Manifest | None]:
         try:
@@ -268,6 +293,16 @@ class Convergence:
             if self.cluster.check_mode:
                 return key, None
             raise
+
+    def _settle_doubts(self, wanted: Iterable[Manifest], comparisons: dict[Key, Comparison], there: Mapping[Key, Manifest]) -> None:
+        """Where only the server can tell whether it would see a difference, its dry run says so: no write for nothing."""
+        doubtful = [item for item in wanted if Key.of(item) in comparisons and comparisons[Key.of(item)].only_doubts]
+        for item, after in zip(
+            doubtful, self.cluster.parallel(lambda item: self.cluster.apply(item, dry=True), doubtful), strict=True
+        ):
+            key = Key.of(item)
+            if shown.meaningful(after) == shown.meaningful(there[key]):
+                comparisons[key] = Comparison()
 
     def _refuse_held(self, comparisons: Mapping[Key, Comparison], there: Mapping[Key, Manifest]) -> None:
         problems = []
@@ -294,29 +329,32 @@ class Convergence:
 
     def _write(
         self, item: Manifest, there: Mapping[Key, Manifest], comparisons: Mapping[Key, Comparison], new_namespaces: set[str]
-    ) -> Action | None:
+    ) -> None:
         key = Key.of(item)
         before = there.get(key)
         keys = tuple(sorted(item.get("data") or {})) if item["kind"] == "Secret" else ()
         if before is None:
             if self.cluster.check_mode and self._unborn(key, new_namespaces):
-                return Action(key, "created", {}, item, validated=False, keys=keys)
+                self.outcome.actions.append(Action(key, "created", {}, item, validated=False, keys=keys))
+                return
             after = self.cluster.apply(item)
             self.outcome.live[key] = after
-            return Action(key, "created", {}, after, keys=keys)
+            self.outcome.actions.append(Action(key, "created", {}, after, keys=keys))
+            return
         comparison = comparisons[key]
         taken = takers(before, comparison.differing)
         after = before
-        if comparison.differing or comparison.left_over:
+        if comparison.differing or comparison.left_over or comparison.doubtful:
             after = self._apply(item, comparison, force=bool(taken))
         if comparison.beside:
             # Positions in lists are those of now, not those before the write.
             after = self._take_out(key, compare(item, after), after)
         self.outcome.live[key] = after
         if shown.meaningful(after) == shown.meaningful(before):
-            return None
-        repaired = bool(taken or comparison.beside)
-        return Action(key, "repaired" if repaired else "changed", before, after, keys=keys)
+            self.outcome.unchanged += 1
+            return
+        repaired = bool(taken or comparison.beside) or not is_ours(before, self.instance, self.part)
+        self.outcome.actions.append(Action(key, "repaired" if repaired else "changed", before, after, keys=keys))
 
     def _apply(self, item: Manifest, comparison: Comparison, *, force: bool) -> Manifest:
         """A strict object which somebody added to may be invalid once ours is joined to it: then its spec is replaced first.
@@ -345,10 +383,13 @@ class Convergence:
             return True
         if not key.namespace:
             return False
-        try:
-            return self.cluster.get("v1", "Namespace", key.namespace) is None
-        except Unreadable:
-            return False
+        if key.namespace not in self._unborn_namespaces:
+            try:
+                missing = self.cluster.get("v1", "Namespace", key.namespace) is None
+            except Unreadable:
+                missing = False
+            self._unborn_namespaces[key.namespace] = missing
+        return self._unborn_namespaces[key.namespace]
 
     # -- pruning
 
@@ -359,25 +400,26 @@ class Convergence:
         # Default denies go before allowances, so that nothing declared is cut on the way.
         denials = [item for item in plain if item["kind"] == "NetworkPolicy" and item["spec"].get("podSelector") == {}]
         for group in (denials, [item for item in plain if item not in denials]):
-            self.outcome.actions += [action for action in self.cluster.parallel(self._delete, group) if action]
+            self.cluster.parallel(self._delete, group)
         for item in ours:
             if item["kind"] == "Namespace":
-                self.outcome.actions.append(self._delete_namespace(item))
+                self._delete_namespace(item)
 
-    def _delete(self, item: Manifest) -> Action | None:
+    def _delete(self, item: Manifest) -> None:
         key = Key.of(item)
-        return Action(key, "deleted", item, {}) if self.cluster.delete(key, uid=item["metadata"]["uid"]) else None
+        if self.cluster.delete(key, uid=item["metadata"]["uid"]):
+            self.outcome.actions.append(Action(key, "deleted", item, {}))
 
-    def _delete_namespace(self, item: Manifest) -> Action:
+    def _delete_namespace(self, item: Manifest) -> None:
+        """A namespace in which others live is given up instead: it loses our labels, and is never ours again."""
         key = Key.of(item)
-        for api_version, kind in _RESIDENTS:
-            for resident in self.cluster.list(api_version, kind, key.name):
-                labels = resident["metadata"].get("labels") or {}
-                if labels.get(LABEL_INSTANCE) == self.instance or (kind, resident["metadata"]["name"]) in _OF_EVERY_NAMESPACE:
-                    continue
-                return Action(key, "kept", item, item)
-        self.cluster.delete(key, uid=item["metadata"]["uid"])
-        return Action(key, "deleted", item, {})
+        why = foreign_resident(self.cluster, key.name, self.instance)
+        if not why:
+            self._delete(item)
+            return
+        bare = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": key.name}}
+        after = self.cluster.apply(bare)
+        self.outcome.actions.append(Action(key, "kept", item, after, reason=why))
 
 
 def _pointer_order(pointer: str) -> tuple[tuple[int, str], ...]:

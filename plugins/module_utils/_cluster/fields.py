@@ -66,6 +66,17 @@ def item_key(entry: str) -> dict[str, Any]:
     return found
 
 
+def whole(tree: Tree) -> bool:
+    """Whether a held field has no parts that are held one by one."""
+    return all(entry == "." for entry in tree)
+
+
+def entry_of(item: Any, keys: Mapping[str, Any]) -> str:
+    """The `k:{...}` entry of a list item, by the names of the keys of another item of the list."""
+    values = {key: item.get(key, _DEFAULTS.get(key)) for key in sorted(keys)} if isinstance(item, Mapping) else {}
+    return "k:" + json.dumps(values, separators=(",", ":"))
+
+
 def items(tree: Tree) -> dict[str, Tree]:
     """The held items of an associative list."""
     return {entry: below for entry, below in tree.items() if entry.startswith("k:")}
@@ -142,3 +153,28 @@ def overlaps(tree: Tree, path: Path) -> bool:
             return False
         node = node[entry] or {}
     return True
+
+
+def overridden(patch: Any, live: Any, tree: Tree, path: Path = ()) -> Iterator[Path]:
+    """Held paths whose value a strategic-merge patch would change or take away."""
+    if isinstance(patch, Mapping) and patch.get("$patch") in ("delete", "replace"):
+        yield path
+    elif isinstance(patch, Mapping) and not whole(tree):
+        for name, value in patch.items():
+            below = None if name.startswith("$") else child(tree, name)
+            if below is not None:
+                yield from overridden(value, live.get(name) if isinstance(live, Mapping) else None, below, (*path, f"f:{name}"))
+    elif isinstance(patch, list) and items(tree):
+        for value in patch:
+            for entry, below in items(tree).items():
+                if matching([value], entry) == 0 and isinstance(live, list) and (there := matching(live, entry)) is not None:
+                    yield from overridden(value, live[there], below or {}, (*path, entry))
+    elif not _part_of(patch, live):
+        yield path
+
+
+def _part_of(patch: Any, live: Any) -> bool:
+    """Whether a value says what is there already."""
+    if isinstance(patch, Mapping) and isinstance(live, Mapping):
+        return all(_part_of(value, live.get(name)) for name, value in patch.items() if not name.startswith("$"))
+    return bool(patch == live)

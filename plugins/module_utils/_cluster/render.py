@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from .._errors import NetguardError
 from .._manifests.model import Desired, Manifest
 from .converge import Outcome
 
-#: First line of every file: what was written by hand is never overwritten or removed.
-MARK = "# Written by homelab.netguard. Changes made here are lost.\n"
+#: Begins the first line of every file: what was written by hand is never overwritten or removed.
+MARK = "# Written by homelab.netguard"
+MODE = 0o644
 
 
 class _Dumper(yaml.SafeDumper):
@@ -36,16 +38,30 @@ _Dumper.add_representer(str, _text)
 _Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign, assignment, misc]  # anchors confuse readers and GitOps tools
 
 
-def to_yaml(manifest: Manifest) -> str:
+def mark(instance: str) -> str:
+    """The first line of this instance's files. Files of another instance in the same folder are none of ours."""
+    return f"{MARK} for the instance {instance}. Changes made here are lost.\n"
+
+
+def to_yaml(manifest: Manifest, instance: str) -> str:
     """One document, keys in the order of the builder."""
-    return MARK + yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return mark(instance) + yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
-def file_name(manifest: Manifest) -> str:
-    """`namespace/kind-name.yaml`, or `cluster/...` for what is in no namespace."""
+def file_name(manifest: Manifest, *, group: bool = False) -> str:
+    """`namespace/kind-name.yaml`, or `cluster/...` for what is in no namespace; with `group` the kind with its API group."""
     meta = manifest["metadata"]
-    name = re.sub(r"[^A-Za-z0-9.-]", "-", f"{manifest['kind'].lower()}-{meta['name']}")
-    return f"{meta.get('namespace', 'cluster')}/{name}.yaml"
+    api = manifest["apiVersion"].rpartition("/")[0]
+    kind = f"{manifest['kind']}.{api}" if group and api else manifest["kind"]
+    name = re.sub(r"[^A-Za-z0-9.-]", "-", f"{kind.lower()}-{meta['name']}")
+    return f"{meta.get('namespace') or 'cluster'}/{name}.yaml"
+
+
+def file_names(manifests: Iterable[Manifest]) -> list[tuple[str, Manifest]]:
+    """A name of its own for each: two policies of one name in two languages are told apart by their group."""
+    listed = list(manifests)
+    taken = Counter(file_name(item) for item in listed)
+    return [(file_name(item, group=taken[file_name(item)] > 1), item) for item in listed]
 
 
 def without_secrets(manifests: Iterable[Manifest]) -> list[Manifest]:
@@ -53,17 +69,20 @@ def without_secrets(manifests: Iterable[Manifest]) -> list[Manifest]:
     return [item for item in manifests if item["kind"] != "Secret"]
 
 
-def render(desired: Desired, *, part: str, dest: str, check_mode: bool, extra: Iterable[Manifest] = ()) -> Outcome:
+def render(
+    desired: Desired, *, instance: str, part: str, dest: str, check_mode: bool, prune: bool = True, extra: Iterable[Manifest] = ()
+) -> Outcome:
     """Objects (and patched workloads in `extra`) as an outcome; with `dest` as files under `dest/part/`.
 
-    Raises NetguardError when a file cannot be written, or is not ours.
+    With `prune` the files of this instance that are no longer wanted are removed. Raises NetguardError when a file cannot be
+    written, or is not ours.
     """
     manifests = [*without_secrets(desired.objects), *extra]
     outcome = Outcome(manifests=manifests, patches=[] if dest else list(desired.patches))
     if not dest:
         return outcome
     folder = Path(dest) / part
-    wanted = {file_name(item): to_yaml(item) for item in manifests}
+    wanted = {name: to_yaml(item, instance) for name, item in file_names(manifests)}
     for patch in desired.patches:
         target = patch.target
         identity: dict[str, Any] = {
@@ -71,31 +90,46 @@ def render(desired: Desired, *, part: str, dest: str, check_mode: bool, extra: I
             "kind": target.kind,
             "metadata": {"name": target.name, **({"namespace": target.namespace} if target.namespace else {})},
         }
-        merged = {**patch.body, **identity, "metadata": {**(patch.body.get("metadata") or {}), **identity["metadata"]}}
         name = file_name({**identity, "metadata": {**identity["metadata"], "name": f"patch-{target.name}"}})
-        wanted[name] = to_yaml({key: merged[key] for key in (*identity, *(key for key in merged if key not in identity))})
-    try:
-        there = (
-            {str(path.relative_to(folder)): path.read_text("utf-8") for path in sorted(folder.rglob("*.yaml"))}
-            if folder.is_dir()
-            else {}
-        )
-    except (OSError, UnicodeDecodeError) as error:
-        raise NetguardError(f"{folder} cannot be read: {error}") from None
-    foreign = [name for name in wanted if name in there and not there[name].startswith(MARK)]
+        wanted[name] = to_yaml(_joined(identity, patch.body), instance)
+    there = _present(folder)
+    foreign = [name for name in wanted if name in there and not there[name].startswith(mark(instance))]
     if foreign:
-        raise NetguardError(f"not written by us, so not overwritten: {', '.join(str(folder / name) for name in foreign)}")
+        listed = ", ".join(str(folder / name) for name in foreign)
+        raise NetguardError(f"not written for the instance {instance}, so not overwritten: {listed}")
+    gone = [name for name, text in there.items() if name not in wanted and text.startswith(mark(instance))] if prune else []
     for name, text in sorted(wanted.items()):
         if there.get(name) != text:
             outcome.files.append((str(folder / name), there.get(name, ""), text))
             if not check_mode:
                 _write(folder / name, text)
-    for name, text in there.items():
-        if name not in wanted and text.startswith(MARK):
-            outcome.files.append((str(folder / name), text, ""))
-            if not check_mode:
-                (folder / name).unlink()
+    for name in gone:
+        outcome.files.append((str(folder / name), there[name], ""))
+        if not check_mode:
+            _remove(folder / name)
     return outcome
+
+
+def _joined(identity: Manifest, body: Manifest) -> Manifest:
+    """A patch as a document: its own metadata beside the name of its target."""
+    return {**identity, **body, "metadata": {**identity["metadata"], **(body.get("metadata") or {})}}
+
+
+def _present(folder: Path) -> dict[str, str]:
+    """What stands in the folder, by name; a file that is no text of ours is only known to be there."""
+    if not folder.is_dir():
+        return {}
+    try:
+        return {str(path.relative_to(folder)): path.read_text("utf-8", "replace") for path in sorted(folder.rglob("*.yaml"))}
+    except OSError as error:
+        raise NetguardError(f"{folder} cannot be read: {error}") from None
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        raise NetguardError(f"{path} cannot be removed: {error}") from None
 
 
 def _write(path: Path, text: str) -> None:
@@ -106,7 +140,7 @@ def _write(path: Path, text: str) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(text)
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, MODE)
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

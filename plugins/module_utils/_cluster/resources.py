@@ -20,6 +20,7 @@ class Resource:
     api_version: str
     plural: str
     namespaced: bool
+    verbs: frozenset[str] = frozenset()
 
     def path(self, namespace: str = "", name: str = "") -> str:
         """Path of one object, or of the list; without a namespace the list of all."""
@@ -46,15 +47,20 @@ class Resources:
 
     def find(self, api_version: str, kind: str) -> Resource:
         """Raises Unreadable: Absent when the server has no such kind."""
+        found = self.all(api_version)
+        if kind not in found:
+            raise Absent(f"{kind} ({api_version}): not served by this API server")
+        return found[kind]
+
+    def all(self, api_version: str) -> dict[str, Resource]:
+        """The kinds of one group and version. Raises Unreadable."""
         with self._lock:
             if api_version not in self._known:
                 self._known[api_version] = self._ask(api_version)
             found = self._known[api_version]
         if isinstance(found, Exception):
             raise found
-        if kind not in found:
-            raise Absent(f"{kind} ({api_version}): not served by this API server")
-        return found[kind]
+        return found
 
     def forget(self) -> None:
         """After a custom resource definition was added."""
@@ -67,7 +73,7 @@ class Resources:
         except ApiError as error:
             return unreadable(error, api_version)
         return {
-            item["kind"]: Resource(api_version, item["name"], item["namespaced"])
+            item["kind"]: Resource(api_version, item["name"], item["namespaced"], frozenset(item.get("verbs") or ()))
             for item in answer["resources"]
             if "/" not in item["name"]
         }

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,9 @@ from .._facts.reader import Absent, Forbidden, Unreadable
 PAGE = 500
 #: Seconds until a request without an answer is given up.
 REQUEST_TIMEOUT = 60
+#: A busy server (429) did nothing with the request: it is sent again, after the seconds that the server names, up to these.
+ATTEMPTS = 6
+LONGEST_PAUSE = 10.0
 
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -32,6 +37,7 @@ class ApiError(NetguardError):
         self.reason = reason
         self.server_message = message
         self.causes = causes
+        self.what = what
         super().__init__(f"{what}: {message or reason or status}")
 
 
@@ -48,8 +54,11 @@ class Transport:
     def send(self, method: str, path: str, body: Any = None, what: str = "", **params: Any) -> Any:
         """The decoded JSON of the answer. Raises ApiError on a refusal and Unreadable when no answer came."""
         response = self._request(method, path, body, what, **params)
-        text = response.data.decode("utf-8")
-        return json.loads(text) if text else None
+        text = response.data.decode("utf-8", "replace")
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            raise Unreadable(f"{what or path}: {self.host} does not answer like an API server: {text[:100]!r}") from None
 
     def text(self, path: str, what: str = "", query: list[tuple[str, Any]] | None = None) -> str:
         """The plain text of a GET, such as a log."""
@@ -79,11 +88,15 @@ class Transport:
         params.setdefault("header_params", {})
         what = what or f"{method} {path}"
         try:
-            return self._client.request(method.lower(), path, body=body, serialize=False, **params)
-        except (DynamicApiError, ApiException) as error:
-            raise refusal(error, what) from None
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    return self._client.request(method.lower(), path, body=body, serialize=False, **params)
+                except (DynamicApiError, ApiException) as error:
+                    if error.status != 429 or attempt == ATTEMPTS:
+                        raise refusal(error, what) from None
+                    time.sleep(_pause(error))
         except urllib3.exceptions.HTTPError as error:
-            raise Unreadable(f"{what}: no answer from {self.host}: {_short(error)}") from None
+            raise Unreadable(f"{what}: no answer from {self.host}: {short(error)}") from None
 
 
 def refusal(error: Any, what: str) -> ApiError:
@@ -103,12 +116,41 @@ def refusal(error: Any, what: str) -> ApiError:
 def unreadable(error: ApiError, what: str) -> Unreadable:
     """A refused read in the words of discovery: forbidden, absent or failed."""
     if error.status in (401, 403):
-        return Forbidden(f"{what}: {error.server_message}")
+        right = missing_right(error.server_message)
+        return Forbidden(f"{what}: {error.server_message}{f'. {right}' if right else ''}")
     if error.status == 404:
         return Absent(f"{what}: not served by this API server")
     return Unreadable(f"{what}: {error.server_message}")
 
 
-def _short(error: Exception) -> str:
+def _pause(error: Any) -> float:
+    """Seconds to wait before the next attempt."""
+    try:
+        asked = float((error.headers or {}).get("Retry-After") or 1)
+    except ValueError:
+        asked = 1.0
+    return min(max(asked, 0.1), LONGEST_PAUSE)
+
+
+_RIGHT = re.compile(
+    r'cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
+    r'(?: in the namespace "(?P<namespace>[^"]+)")?'
+)
+
+
+def missing_right(message: str) -> str:
+    """The RBAC rule that a refusal asks for; empty when it is no refusal by RBAC (admission, quota)."""
+    found = _RIGHT.search(message)
+    if found is None:
+        return ""
+    where = f" in the namespace {found['namespace']}" if found["namespace"] else ", cluster-wide"
+    return (
+        f'missing right: apiGroups ["{found["group"]}"], resources ["{found["resource"]}"], verbs ["{found["verb"]}"]{where};'
+        " docs/rbac.md has the roles"
+    )
+
+
+def short(error: Exception) -> str:
+    """An error's text, cut: urllib3 quotes whole requests."""
     text = str(error)
     return text if len(text) <= 300 else text[:300] + "..."

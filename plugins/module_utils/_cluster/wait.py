@@ -64,7 +64,16 @@ def _reach(cluster: Cluster, goal: Goal, deadline: Deadline) -> Manifest | str:
     key = goal.key
     reason = "it does not exist"
     while True:
-        found = cluster.get(key.api_version, key.kind, key.name, key.namespace)
+        try:
+            found = cluster.get(key.api_version, key.kind, key.name, key.namespace)
+        except Unreadable as error:
+            if error.reason != "failed":
+                raise
+            # An API server that restarts (on one node: with every upgrade) is away for a while.
+            if deadline.passed:
+                return str(error)
+            time.sleep(min(1.0, deadline.left()))
+            continue
         done, reason = goal.done(found)
         if done:
             return found or {}
@@ -117,7 +126,7 @@ def explain(cluster: Cluster, goal: Goal) -> str:
         return f"\n  its pods cannot be read: {error}"
     if not pods:
         return "\n  it has no pods" + _events(cluster, goal.key)
-    lines = [line for pod in pods for line in pod_troubles(cluster, pod)]
+    lines = [line for pod in sorted(pods, key=_pod_ready) for line in pod_troubles(cluster, pod)]
     return "".join(f"\n  {line}" for line in lines[:8])
 
 
@@ -137,7 +146,11 @@ def pod_troubles(cluster: Cluster, pod: Mapping[str, Any]) -> list[str]:
         kind = next(iter(state), "waiting")
         detail = state.get(kind) or {}
         last = ((container.get("lastState") or {}).get("terminated") or {}).get("reason", "")
+        if detail.get("reason") in ("PodInitializing", "ContainerCreating") and lines:
+            continue  # it waits for the container that was named already
         text = f"pod {name}, container {container['name']}: {detail.get('reason') or kind}"
+        if detail.get("exitCode"):
+            text += f" (exit code {detail['exitCode']})"
         if detail.get("message"):
             text += f": {str(detail['message']).strip()[-200:]}"
         if last:
