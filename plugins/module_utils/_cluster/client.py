@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._errors import NetguardError
-from .._facts.reader import Absent, Unreadable
+from .._facts.reader import Absent, Trim, Unreadable
 from .._manifests.model import MANAGER, RELEASE, Key, Live, Manifest, Patch
 from . import fields
 from .resources import Resource, Resources
@@ -103,6 +103,7 @@ class Cluster:
         field_selector: str = "",
         *,
         metadata_only: bool = False,
+        trim: Trim | None = None,
     ) -> Objects:
         resource = self.resources.find(api_version, kind)
         what = f"list {kind} ({api_version})" + (f" in {namespace}" if namespace else "")
@@ -128,7 +129,8 @@ class Cluster:
                     found, more = [], None
                     continue
                 raise unreadable(error, what) from None
-            found += page.get("items") or []
+            listed = page.get("items") or []
+            found += listed if trim is None else [kept for item in listed if (kept := trim(item)) is not None]
             more = (page.get("metadata") or {}).get("continue")
             if not more:
                 break

@@ -7,13 +7,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
+from . import guards
+from . import observations as obs
 from .distribution import Distribution
 from .observations import at, items, text
-from .world import POLICY_APIS, World
+from .world import POLICY_APIS, World, mounted
 
 #: DaemonSets by which a CNI is known to run: (labels of which one must match, CNI). A ConfigMap or CRD proves nothing: it
 #: stays when a CNI is replaced.
@@ -28,6 +33,7 @@ _DAEMONSETS: tuple[tuple[dict[str, tuple[str, ...]], str], ...] = (
     ({"k8s-app": ("kube-router",)}, "kube-router"),
     ({"name": ("weave-net",)}, "weave"),
     ({"k8s-app": ("aws-node",)}, "aws-vpc-cni"),
+    ({"k8s-app": ("azure-cns",)}, "azure-cni"),
 )
 
 #: What ipBlock matches and what the CNI's own tunnels use. Sources: each project's documentation and source; network
@@ -43,6 +49,18 @@ _TRAITS: dict[str, dict[str, Any]] = {
     "kube-router": {"enforces": True, "pods": True, "nodes": True, "ports": (), "drops": ()},
     "weave": {"enforces": True, "pods": True, "nodes": True, "ports": (6784,), "drops": ()},
     "aws-vpc-cni": {"enforces": None, "pods": True, "nodes": True, "ports": (), "drops": ()},
+    "azure-cni": {"enforces": None, "pods": None, "nodes": None, "ports": (), "drops": ()},
+}
+
+#: Allocators of CNIs that leave no choice: slices that the controller manager cuts for nodes, or their own.
+_FIXED_IPAM = {
+    "flannel": "nodes",
+    "canal": "nodes",
+    "kindnet": "nodes",
+    "kube-router": "nodes",
+    "weave": "weave",
+    "aws-vpc-cni": "vpc",
+    "azure-cni": "vpc",
 }
 
 
@@ -73,81 +91,147 @@ class CniFound:
 
 def detect(world: World, distribution: Distribution) -> CniFound:
     found = CniFound()
-    names: dict[str, str] = {}
-    for item in world.daemonsets:
-        labels = {**(at(item, "metadata", "labels") or {}), **(at(item, "spec", "template", "metadata", "labels") or {})}
-        for wanted, name in _DAEMONSETS:
-            if any(labels.get(key) in values for key, values in wanted.items()) and (
-                at(item, "status", "desiredNumberScheduled") != 0
-            ):
-                reference = f"daemonset/{at(item, 'metadata', 'namespace')}/{at(item, 'metadata', 'name')}"
-                names.setdefault(name, reference)
-                found.signals.append(f"{reference} is {name}")
-    if not names and distribution.name in ("k3s",) and _flannel_annotations(world):
-        names["flannel"] = "node annotations"
-        found.signals.append("nodes carry flannel's annotations: the flannel inside k3s")
-    if "canal" in names:
-        names = {"canal": names["canal"]}
-    if "calico" in names and "flannel" in names:
-        names = {"canal": names["calico"]}
+    names = _running(world, found)
+    args = node_arguments(world, distribution)
+    if not names:
+        names = _named_elsewhere(world, distribution, args, found)
+    main = {name for name in names if name not in _chained(names)}
+    if main == {"calico", "flannel"}:
+        main = {"canal"}
         found.signals.append("calico-node beside flannel: Canal")
-    if len(names) == 1:
-        found.name = next(iter(names))
-    elif names:
-        found.doubts.append(f"several CNIs run: {', '.join(sorted(names))}")
+    if "canal" in main:
+        main -= {"calico", "flannel"}
+    if len(main) == 1:
+        found.name = next(iter(main))
+    elif main:
+        found.doubts.append(f"several CNIs run: {', '.join(sorted(main))}")
+    else:
+        lost = world.asking.lost("DaemonSet")
+        found.doubts.append("no CNI is to be seen" + (f" (not readable: {', '.join(lost)})" if lost else ""))
     found.traits = dict(_TRAITS.get(found.name, {}))
     _refine(world, distribution, found)
+    if found.name == "aws-vpc-cni" and names & {"calico", "cilium"}:
+        found.traits["enforces"] = True
     return found
 
 
-def _flannel_annotations(world: World) -> bool:
-    return bool(world.nodes) and all(
-        any(key.startswith("flannel.alpha.coreos.com/") for key in at(node, "metadata", "annotations") or {})
-        for node in world.nodes
-    )
+def _running(world: World, found: CniFound) -> set[str]:
+    """CNIs whose DaemonSet has pods to run. One that has none ready while another has is a leftover."""
+    ready: dict[str, bool] = {}
+    for item in world.daemonsets:
+        labels = {**obs.labels_of(item), **obs.strings(at(item, "spec", "template", "metadata", "labels"))}
+        for wanted, name in _DAEMONSETS:
+            if not any(labels.get(key) in values for key, values in wanted.items()):
+                continue
+            reference = f"daemonset/{at(item, 'metadata', 'namespace')}/{text(at(item, 'metadata', 'name'))}"
+            if at(item, "status", "desiredNumberScheduled") == 0:
+                found.signals.append(f"{reference} is {name}, but runs nowhere")
+                continue
+            found.signals.append(f"{reference} is {name}")
+            ready[name] = ready.get(name, False) or at(item, "status", "numberReady") != 0
+    if any(ready.values()):
+        found.signals += [f"{name} has no pod that is ready: a leftover" for name, is_ready in ready.items() if not is_ready]
+        return {name for name, is_ready in ready.items() if is_ready}
+    return set(ready)
+
+
+def _chained(names: set[str]) -> set[str]:
+    """Those that only enforce policies beside another CNI that gives the addresses."""
+    if names & {"aws-vpc-cni", "azure-cni"}:
+        return names & {"calico", "cilium", "antrea", "kube-router"}
+    return names & {"kube-router"} if names & {"flannel", "kindnet"} else set()
+
+
+def _named_elsewhere(world: World, distribution: Distribution, args: dict[str, list[str]], found: CniFound) -> set[str]:
+    """Without a DaemonSet: the CNI inside k3s, what RKE2 was told to install, what OpenShift reports."""
+    for item in world.optional.get("openshift", []):
+        kind = text(at(item, "status", "networkType"))
+        name = {"OVNKubernetes": "ovn-kubernetes", "Calico": "calico", "Cilium": "cilium"}.get(kind)
+        if name:
+            found.signals.append(f"network/cluster: networkType {kind}")
+            return {name}
+    if distribution.name == "k3s" and args:
+        backends = {tuple(obs.flag_values(words, "flannel-backend") or ("vxlan",)) for words in args.values()}
+        if len(backends) == 1 and backends != {("none",)}:
+            found.signals.append(f"the flannel inside k3s ({', '.join(next(iter(backends)))})")
+            return {"flannel"}
+    if distribution.name == "rke2" and args and world.state("DaemonSet") != "ok":
+        chosen = {tuple(obs.flag_values(words, "cni") or ("canal",)) for words in args.values()}
+        names = [name for name in next(iter(chosen)) if name != "multus"]
+        if len(chosen) == 1 and len(names) == 1 and names[0] in _TRAITS:
+            found.signals.append(f"server arguments of RKE2: CNI {names[0]}")
+            return {names[0]}
+    return set()
 
 
 def _refine(world: World, distribution: Distribution, found: CniFound) -> None:
     name, traits = found.name, found.traits
-    traits["translates"] = _translates(world, name)
+    traits["translates"] = _translates(world, distribution, name)
+    found.ipam = _FIXED_IPAM.get(name, "unknown")
     if name in ("flannel", "canal"):
-        port = at(_flannel(world), "Backend", "Port")
-        backend = text(at(_flannel(world), "Backend", "Type"))
-        if isinstance(port, int) and port:
-            traits["ports"] = (port,)
-        elif distribution.name == "talos":
-            traits["ports"] = (4789,)
-        elif backend and backend != "vxlan":
-            traits["ports"] = ()
-        found.ipam = "nodes"
+        _flannel_backend(world, distribution, found)
     if name == "flannel" and distribution.name == "k3s":
-        disabled = any("--disable-network-policy" in words for words in node_arguments(world, distribution).values())
+        disabled = any(obs.switch(words, "disable-network-policy") for words in node_arguments(world, distribution).values())
         traits["enforces"] = not disabled
         found.signals.append("k3s enforces NetworkPolicy by itself" if not disabled else "k3s runs with --disable-network-policy")
-    if name in ("kindnet", "kube-router"):
-        found.ipam = "nodes"
-    if name == "antrea":
-        found.ipam = "nodes"
+    elif name == "flannel" and "kube-router" in " ".join(found.signals):
+        traits["enforces"] = True
     if name == "ovn-kubernetes":
-        found.ipam = "openshift" if world.serves("config.openshift.io/v1") else "ovn"
-    if name == "weave":
-        found.ipam = "weave"
-    if name == "aws-vpc-cni":
-        found.ipam = "vpc"
-    if name == "calico":
-        found.ipam = _calico_ipam(world, found)
+        # Where the Network may not be read, the group is there all the same.
+        found.ipam = "openshift" if world.serves("config.openshift.io/v1") or world.optional.get("openshift") else "ovn"
+    if name == "antrea":
+        _antrea(world, found)
+    if name in ("calico", "canal"):
+        if name == "calico":
+            found.ipam = _calico_ipam(world, found)
         _calico_vxlan(world, found)
     if name == "cilium":
         _cilium(world, found)
 
 
-def _translates(world: World, name: str) -> bool | None:
+def _flannel_backend(world: World, distribution: Distribution, found: CniFound) -> None:
+    configs = [config for _reference, config in flannel_configs(world)]
+    backend = text(at(configs[0], "Backend", "Type")) if configs else ""
+    port = at(configs[0], "Backend", "Port") if configs else None
+    for words in node_arguments(world, distribution).values() if distribution.name == "k3s" else ():
+        backend = next(iter(obs.flag_values(words, "flannel-backend") or []), "vxlan")
+    if isinstance(port, int) and port:
+        found.traits["ports"] = (port,)
+    elif backend in ("wireguard", "wireguard-native"):
+        found.traits["ports"] = (51820, 51821)
+    elif distribution.name == "talos" and backend in ("", "vxlan"):
+        found.traits["ports"] = (4789,)
+    elif backend not in ("", "vxlan"):
+        found.traits["ports"] = ()
+
+
+def antrea_config(world: World) -> tuple[str, Any]:
+    """(reference, the controller's configuration) of Antrea; its ConfigMap's name may carry a hash."""
+    for (namespace, name), data in world.config.items():
+        if name.startswith("antrea-config"):
+            reference = f"configmap/{namespace}/{name}"
+            try:
+                return reference, yaml.safe_load(data.get("antrea-controller.conf") or "") or {}
+            except (yaml.YAMLError, RecursionError, ValueError):
+                world.asking.malformed(f"{reference}: antrea-controller.conf is no YAML")
+    return "", {}
+
+
+def _antrea(world: World, found: CniFound) -> None:
+    _reference, controller = antrea_config(world)
+    found.ipam = "antrea" if at(controller, "nodeIPAM", "enableNodeIPAM") is True else "nodes"
+    if world.optional.get("antreapools"):
+        found.ipam = "unknown"
+        found.doubts.append("Antrea has IP pools of its own, from which pods may have addresses: the IPAM is not certain")
+
+
+def _translates(world: World, distribution: Distribution, name: str) -> bool | None:
     """Whether a ClusterIP works for packets that the kernel itself sends, such as an overlay's.
 
     kube-proxy translates in netfilter, on the node, whoever sent the packet. A replacement that translates when a program
     connects never sees them.
     """
-    _reference, data = world.config_map("cilium-config")
+    _reference, data = cilium_config(world)
     if name == "cilium" and data.get("kube-proxy-replacement", "").lower() in ("true", "strict", "probe", "partial"):
         return False
     for item in world.daemonsets:
@@ -155,8 +239,9 @@ def _translates(world: World, name: str) -> bool | None:
             return True
     if world.static_pods("kube-proxy"):
         return True
-    if name == "flannel" and any("k3s.io/node-args" in (at(node, "metadata", "annotations") or {}) for node in world.nodes):
-        return True
+    servers = node_arguments(world, distribution).values() if distribution.name == "k3s" else ()
+    if servers and not any(obs.switch(words, "disable-kube-proxy") for words in servers):
+        return True  # k3s has it built in
     return None
 
 
@@ -166,7 +251,7 @@ def node_arguments(world: World, distribution: Distribution) -> dict[str, list[s
     key = keys.get(distribution.name, "")
     found: dict[str, list[str]] = {}
     for node in world.nodes:
-        raw = text((at(node, "metadata", "annotations") or {}).get(key))
+        raw = obs.annotations_of(node).get(key, "")
         try:
             words = json.loads(raw) if raw else None
         except ValueError:
@@ -176,20 +261,28 @@ def node_arguments(world: World, distribution: Distribution) -> dict[str, list[s
     return found
 
 
-def _flannel(world: World) -> Mapping[str, Any]:
-    for name, namespaces in (
-        ("kube-flannel-cfg", ("kube-flannel", "kube-system")),
-        ("canal-config", ("kube-system",)),
-        ("rke2-canal-config", ("kube-system",)),
-    ):
-        _reference, data = world.config_map(name, *namespaces)
+def flannel_configs(world: World) -> list[tuple[str, Any]]:
+    """(reference, net-conf.json) of flannel's ConfigMaps: those that a running DaemonSet mounts, else all that there are."""
+    names = ("kube-flannel-cfg", "canal-config", "rke2-canal-config")
+    there = [(namespace, name) for namespace, name in world.config if name in names]
+    used = {
+        (text(at(item, "metadata", "namespace")), name)
+        for item in world.daemonsets
+        if at(item, "status", "desiredNumberScheduled") != 0
+        for name in mounted(item)
+    }
+    found = []
+    for namespace, name in [key for key in there if key in used] or there:
+        reference = f"configmap/{namespace}/{name}"
+        raw = world.config[(namespace, name)].get("net-conf.json")
         try:
-            found = json.loads(text(data.get("net-conf.json")) or "{}")
-        except ValueError:
+            config = json.loads(raw) if raw else None
+        except (ValueError, RecursionError):
+            world.asking.malformed(f"{reference}: net-conf.json is no JSON")
             continue
-        if isinstance(found, dict) and found:
-            return found
-    return {}
+        if isinstance(config, dict):
+            found.append((reference, config))
+    return found
 
 
 def _calico_ipam(world: World, found: CniFound) -> str:
@@ -202,30 +295,68 @@ def _calico_ipam(world: World, found: CniFound) -> str:
         if text(at(installation, "spec", "cni", "type")) not in ("", "Calico"):
             found.signals.append("installation: policy only")
             return "vpc"
-    if world.optional.get("blocks"):
-        found.signals.append("Calico's block affinities exist: its IPAM allocates")
+    for (namespace, name), data in world.config.items():
+        kind = _ipam_type(data.get("cni_network_config", "")) if name == "calico-config" else ""
+        if kind and _mounts(world, "calico-node", namespace, name):
+            found.signals.append(f"configmap/{namespace}/{name}: IPAM {kind}")
+            return {"calico-ipam": "calico", "host-local": "nodes"}.get(kind, "unknown")
+    blocks = obs.networks([text(at(item, "spec", "cidr")) for item in world.optional.get("blocks", [])])
+    pods = obs.hosts(world.pod_ips)
+    # Blocks outlive a change of the IPAM, so running pods have to lie inside of them.
+    if blocks and pods and all(guards.inside(address, blocks) for address in pods):
+        found.signals.append("all running pods lie inside of Calico's blocks: its IPAM allocates")
         return "calico"
-    found.doubts.append("nothing proves which IPAM Calico uses (no Installation, no block affinities that may be read)")
+    found.doubts.append("nothing proves which IPAM Calico uses (no Installation, calico-config, or blocks with all pods inside)")
     return "unknown"
 
 
+def _ipam_type(raw: str) -> str:
+    """Type of the IPAM in a CNI configuration, which is a template and therefore not always JSON."""
+    match = re.search(r'"ipam"\s*:\s*\{[^{}]*?"type"\s*:\s*"([^"]+)"', raw)
+    return match.group(1) if match else ""
+
+
+def _mounts(world: World, label: str, namespace: str, name: str) -> bool:
+    """Whether the running DaemonSet refers to this ConfigMap, by a volume or by an environment variable."""
+    for item in world.daemonsets:
+        if obs.labels_of(item).get("k8s-app") != label or at(item, "metadata", "namespace") != namespace:
+            continue
+        spec = at(item, "spec", "template", "spec")
+        entries = [
+            entry
+            for kind in ("containers", "initContainers")
+            for container in items(at(spec, kind))
+            for entry in items(at(container, "env"))
+        ]
+        if name in mounted(item) or any(at(entry, "valueFrom", "configMapKeyRef", "name") == name for entry in entries):
+            return True
+    return False
+
+
 def _calico_vxlan(world: World, found: CniFound) -> None:
+    """Felix drops what pods send to its VXLAN port, whether it encapsulates or not, unless it is told to let it pass."""
     for config in world.optional.get("felix", []):
+        if at(config, "metadata", "name") != "default":
+            continue
         port = at(config, "spec", "vxlanPort")
         if isinstance(port, int):
-            found.traits["ports"] = (port,)
             found.traits["drops"] = (port,)
+            if found.name == "calico":
+                found.traits["ports"] = (port,)
         if at(config, "spec", "allowVXLANPacketsFromWorkloads") is True:
             found.traits["drops"] = ()
-    if found.traits.get("ports"):
-        found.traits["ports"] = (*found.traits["ports"], 51820)
+        if at(config, "spec", "bpfEnabled") is True:
+            found.signals.append("felixconfiguration/default: eBPF data plane")
+            found.traits["translates"] = None
+    if found.name == "calico":
+        found.traits["ports"] = (*found.traits.get("ports", ()), 51820)
 
 
 def _cilium(world: World, found: CniFound) -> None:
-    reference, data = world.config_map("cilium-config")
+    reference, data = cilium_config(world)
     if not reference:
-        found.doubts.append("cilium-config may not be read: its IPAM mode and what ipBlock matches are not known")
-        found.traits.update(pods=False, nodes=False)
+        found.doubts.append("cilium-config may not be read or is not there: the IPAM and what ipBlock matches are not known")
+        found.traits.update(pods=False, nodes=False, translates=None)
         return
     found.ipam = {
         "cluster-pool": "cilium",
@@ -235,11 +366,15 @@ def _cilium(world: World, found: CniFound) -> None:
         "eni": "vpc",
         "azure": "vpc",
         "alibabacloud": "vpc",
+        "delegated-plugin": "vpc",
     }.get(data.get("ipam", "cluster-pool"), "unknown")
+    if data.get("cni-chaining-mode", "none") not in ("", "none", "portmap"):
+        found.ipam = "unknown"
+        found.doubts.append(f"Cilium is chained ({data['cni-chaining-mode']}): its IPAM gives no addresses")
     found.signals.append(f"{reference}: ipam {data.get('ipam', 'cluster-pool')}")
     modes = [part for part in data.get("policy-cidr-match-mode", "").replace(",", " ").split() if part]
     found.traits["nodes"] = "nodes" in modes
-    found.traits["pods"] = "pods" in modes
+    found.traits["pods"] = False
     port = data.get("tunnel-port", "")
     found.traits["ports"] = (
         (int(port),) if port.isdigit() else (8472,) if data.get("tunnel-protocol", "vxlan") == "vxlan" else (6081,)
@@ -252,10 +387,20 @@ def _cilium(world: World, found: CniFound) -> None:
         found.traits["enforces"] = False
 
 
+def cilium_config(world: World) -> tuple[str, dict[str, str]]:
+    """(reference, data) of Cilium's configuration, in the namespace of its DaemonSet first."""
+    there = [namespace for namespace, name in world.config if name == "cilium-config"]
+    agents = [
+        text(at(item, "metadata", "namespace")) for item in world.daemonsets if obs.labels_of(item).get("k8s-app") == "cilium"
+    ]
+    chosen = [namespace for namespace in there if namespace in agents] or there
+    return world.config_map("cilium-config", *chosen[:1]) if chosen else ("", {})
+
+
 def policy_apis(world: World, resources: Mapping[str, bool]) -> list[str]:
     """API versions with policies that this server serves; `resources` says of each (version kind) whether it is there."""
     found = [version for version, kind in POLICY_APIS if resources.get(f"{version} {kind}")]
-    _reference, data = world.config_map("cilium-config")
+    _reference, data = cilium_config(world)
     if data and data.get("enable-k8s-cluster-network-policy") != "true":
         # The CRD alone does nothing: Cilium has a switch for it that is off by default.
         found = [version for version in found if not version.startswith("policy.networking.k8s.io/")]

@@ -20,7 +20,7 @@ from . import guards, probe, source_dns, source_nodes, source_pods, source_servi
 from . import observations as obs
 from .observations import Asking, Observation, networks
 from .reader import Reader, Unreadable
-from .reconcile import COMPLETE, CONFLICT, Range, judge
+from .reconcile import COMPLETE, CONFLICT, Context, Doubt, Range, judge, words
 from .result import version as parsed_version
 from .world import POLICY_APIS, World, look
 
@@ -49,34 +49,50 @@ def discover(
     cni = cni_source.detect(world, distribution)
     if isinstance(given.get("cni"), Mapping) and given["cni"].get("ipam"):
         cni.ipam = str(given["cni"]["ipam"])
-    families = _families(world)
+        cni.doubts = [doubt for doubt in cni.doubts if "IPAM" not in doubt]
+    nodes = source_nodes.nodes(world, _given(asking, given, "nodes"))
     ranges = {
-        "pods": _pods(world, cni, distribution, given, families),
-        "services": _services(world, distribution, given, families, reader, probe_namespace),
-        "nodes": judge("nodes", [*source_nodes.nodes(world), *_given(given, "nodes")], ()),
-        "lan": _lan(world, given, lan),
+        "pods": _pods(world, cni, distribution, given),
+        "services": _services(world, distribution, given, probe_namespace),
+        "nodes": nodes,
+        "lan": source_nodes.lan(world, _given(asking, given, "lan"), lan),
     }
-    doubts = [*distribution_doubts(distribution), *cni.doubts]
-    doubts += _cross_checks(world, ranges, reserved or {})
+    doubts = [*_cross_checks(world, ranges, cni, reserved or {})]
+    if distribution.name == "unknown" and not given.get("distribution"):
+        seen = "; ".join(distribution.signals[:4]) or "no signals"
+        doubts.append(Doubt("distribution", f"the distribution is not certain: {seen}", _setting("distribution: ...")))
+    if not (isinstance(given.get("cni"), Mapping) and given["cni"].get("name")):
+        doubts += [Doubt("cni", f"CNI: {text}", _setting("cni: {name: ..., ipam: ...}")) for text in cni.doubts]
     dns, dns_doubts = source_dns.dns(world)
-    doubts += dns_doubts
-    _overrule(ranges, given, doubts)
-    for found in ranges.values():
-        doubts += found.doubts
-    doubts += [f"not readable as what it should be: {item}" for item in asking.notes.malformed]
+    api = source_dns.api_server(world)
+    if not isinstance(given.get("dns"), Mapping):
+        doubts += dns_doubts
+    if not api["endpoints"] and not isinstance(given.get("api_server"), Mapping):
+        lost = asking.lost("EndpointSlice default")
+        why = f" ({', '.join(lost)} is not readable)" if lost else ""
+        doubts.append(
+            Doubt("api_server", f"the API server's endpoints are not known{why}", _setting("api_server: {endpoints: [...]}"))
+        )
+    _overrule(ranges, given)
+    doubts = [doubt for found in ranges.values() for doubt in found.doubts] + doubts
+    doubts += [
+        Doubt("sources", f"not readable as what it should be: {item}", "mend it, or give what it tells in netguard_overrides")
+        for item in asking.notes.malformed
+    ]
+    families = _families(ranges, world)
     facts = {
         "cidrs": {name: [str(item) for item in found.networks] for name, found in ranges.items()},
         "ranges": {name: found.data() for name, found in ranges.items()},
-        "api_server": source_dns.api_server(world),
+        "api_server": api,
         "dns": dns,
         "cni": cni.data(cni_source.policy_apis(world, _served(reader, world))),
         "distribution": distribution.data(),
         "server": {"version": world.version},
-        "ip_families": [f"ipv{item}" for item in families],
+        "ip_families": families,
         "mesh": source_dns.mesh(world),
         "permissions": dict(sorted(asking.notes.permissions.items())),
         "dns_forwarders": source_dns.forwarders(world),
-        "doubts": _settled(list(dict.fromkeys(doubts))),
+        "doubts": [doubt.data() for doubt in dict.fromkeys(doubts)],
     }
     _merge(facts, given)
     facts["digest"] = digest(facts)
@@ -110,133 +126,121 @@ def _check(given: Mapping[str, Any]) -> None:
         raise FaultsError(faults)
 
 
-def _given(given: Mapping[str, Any], about: str) -> list[Observation]:
-    raw = given.get(about)
-    if not raw:
-        return []
-    return [Observation(about, networks(raw), obs.GIVEN, "override", "netguard_overrides", about, ", ".join(raw))]
+def _given(asking: Asking, given: Mapping[str, Any], about: str) -> list[Observation]:
+    return asking.claim(about, given.get(about), obs.GIVEN, "override", "netguard_overrides", about)
 
 
-def _families(world: World) -> tuple[int, ...]:
-    """Families that anything of the cluster has an address in."""
-    found = {
-        item.version for item in (*source_services.anchors(world), *source_services.observed(world), *source_pods.observed(world))
-    }
-    for node in world.nodes:
-        found |= {item.version for item in networks(obs.at(node, "spec", "podCIDRs"))}
-    return tuple(sorted(found)) or (4,)
+def _families(ranges: Mapping[str, Range], world: World) -> list[str]:
+    """Families that pods or Services have, else those of the nodes."""
+    networks = [*ranges["pods"].networks, *ranges["services"].networks]
+    networks += [*source_services.anchors(world), *source_pods.observed(world)[:1000]]
+    return [f"ipv{item}" for item in sorted({network.version for network in networks or ranges["nodes"].networks})] or ["ipv4"]
+
+
+#: What could show the pod range, by allocator: when it may not be read, nothing weaker is complete.
+_POD_SOURCES = {
+    "calico": ("IPPool",),
+    "cilium": ("ConfigMap kube-system/cilium-config",),
+    "cilium-pools": ("CiliumPodIPPool",),
+    "openshift": ("Network",),
+    "ovn": ("ConfigMap ovn-kubernetes/ovn-config",),
+    "weave": ("DaemonSet",),
+    "nodes": ("Pod", "Node"),
+    "antrea": ("ConfigMap",),
+    "unknown": ("DaemonSet", "ConfigMap", "IPPool", "Installation", "BlockAffinity", "Pod", "Node"),
+}
 
 
 def _pods(
-    world: World,
-    cni: cni_source.CniFound,
-    distribution: distribution_source.Distribution,
-    given: Mapping[str, Any],
-    families: tuple[int, ...],
+    world: World, cni: cni_source.CniFound, distribution: distribution_source.Distribution, given: Mapping[str, Any]
 ) -> Range:
-    found = [*source_pods.collect(world, cni, distribution), *_given(given, "pods")]
+    found = [*source_pods.collect(world, cni, distribution), *_given(world.asking, given, "pods")]
     if cni.ipam == "nodes":
         found += _default("pods", distribution, "nodes")
-    ipam = cni.ipam
-    return judge("pods", found, source_pods.observed(world), ipam=ipam, families=families)
+    lost = world.asking.lost(*_POD_SOURCES.get(cni.ipam, ()))
+    result = judge("pods", found, source_pods.observed(world), Context(ipam=cni.ipam, lost=lost))
+    if cni.ipam == "vpc" and not result.cidrs:
+        result.doubt("pods have addresses of the cloud's own network, which no object of the cluster tells: give its subnets")
+    twice = source_pods.doubled(world) if cni.ipam == "nodes" else []
+    if twice:
+        result.worsen(CONFLICT)
+        result.doubt("; ".join(twice[:3]))
+    return result
 
 
 def _default(about: str, distribution: distribution_source.Distribution, mechanism: str) -> list[Observation]:
-    """The distribution's default as the weakest candidate. With node arguments in sight those speak instead."""
-    if distribution.name in distribution_source.ARGUMENTS:
-        return []
+    """The distribution's defaults as the weakest candidates. With node arguments in sight those speak instead."""
     ranges = distribution_source.DEFAULTS.get(distribution.name, ((), ()))[0 if about == "pods" else 1]
-    return [
-        Observation(about, networks(text), obs.DEFAULT, "default", f"default of {distribution.name}", "", text, mechanism)
-        for text in ranges
-        if ipaddress.ip_network(text).version == 4
-    ]
+    ref = f"the default of {distribution.name}"
+    return [Observation(about, networks(text), obs.DEFAULT, f"default {text}", ref, "", text, mechanism) for text in ranges]
 
 
-def _services(
-    world: World,
-    distribution: distribution_source.Distribution,
-    given: Mapping[str, Any],
-    families: tuple[int, ...],
-    reader: Reader,
-    namespace: str,
-) -> Range:
-    found = [*source_services.collect(world, distribution), *_given(given, "services")]
-    if not any(item.trust <= obs.RUNNING for item in found):
-        found += probe.ask(reader, namespace, parsed_version(world.version))
+def _services(world: World, distribution: distribution_source.Distribution, given: Mapping[str, Any], namespace: str) -> Range:
+    asking = world.asking
+    found = [*source_services.collect(world, distribution), *_given(asking, given, "services")]
+    version = parsed_version(world.version)
+    if not any(item.trust <= obs.RUNNING and item.complete for item in found):
+        found += probe.ask(asking, namespace, version)
     found += _default("services", distribution, "")
-    return judge("services", found, source_services.observed(world), anchors=source_services.anchors(world), families=families)
-
-
-def _lan(world: World, given: Mapping[str, Any], facts: Iterable[str]) -> Range:
-    """User, then Ansible facts, then annotations with masks, then the nodes' own addresses, which are no network."""
-    raw = list(facts)
-    shown = (
-        [Observation("lan", networks(raw), obs.ALLOCATES, "ansible-facts", "hosts", "default interface", ", ".join(raw))]
-        if raw
-        else []
+    growing = ""
+    if not world.service_cidrs and (version >= probe.SEVERAL_SINCE or version == (0, 0) or world.state("ServiceCIDR") != "absent"):
+        growing = f"ranges may have been added since (ServiceCIDR: {world.state('ServiceCIDR')})"
+    context = Context(
+        anchors=source_services.anchors(world),
+        lost=asking.lost("ServiceCIDR", "Pod", "dry run", "Network", "Service default/kubernetes"),
+        growing=growing,
     )
-    addresses = [network for found in source_nodes.node_addresses(world).values() for network in found]
-    found = judge("lan", [*_given(given, "lan"), *shown, *source_nodes.lan(world)], ())
-    if not found.cidrs:
-        for network in dict.fromkeys(addresses):
-            found.cidrs[network] = [
-                Observation("lan", (network,), obs.OBSERVED, "node", "nodes", "status.addresses", str(network), "", False)
-            ]
-        found.status = "partial" if found.cidrs else "unknown"
-    elif found.status == CONFLICT and not given.get("lan"):
-        found.status = COMPLETE  # nodes in several networks: each is a LAN
-        found.doubts = []
-    return found
+    return judge("services", found, source_services.observed(world), context)
 
 
-def distribution_doubts(distribution: distribution_source.Distribution) -> list[str]:
-    return (
-        [f"the distribution is not certain: {'; '.join(distribution.signals) or 'no signals'}"]
-        if distribution.name == "unknown"
-        else []
-    )
-
-
-def _cross_checks(world: World, ranges: Mapping[str, Range], reserved: Mapping[str, Network]) -> list[str]:
+def _cross_checks(
+    world: World, ranges: Mapping[str, Range], cni: cni_source.CniFound, reserved: Mapping[str, Network]
+) -> list[Doubt]:
     """What cannot be true together; the classes involved become conflicts."""
     doubts = []
     pods, services, lan = ranges["pods"], ranges["services"], ranges["lan"]
     for one, other in guards.overlaps(pods.networks, services.networks):
-        pods.status = services.status = CONFLICT
-        doubts.append(f"pods {one} overlap services {other}")
-    for address in [network for found in source_nodes.node_addresses(world).values() for network in found]:
-        if guards.inside(address, services.networks):
-            services.status = CONFLICT
-            doubts.append(f"services: they cover the node {address.network_address}")
-        elif guards.inside(address, pods.networks):
-            doubts.append(
-                f"the pod range covers the node {address.network_address}: pods and the LAN cannot be told apart by address"
-            )
+        pods.worsen(CONFLICT)
+        services.worsen(CONFLICT)
+        pods.doubt(f"{one} overlap the services {other}")
+    internal = [network for found in source_nodes.node_addresses(world).values() for network in found]
+    covered = [address for address in internal if guards.inside(address, services.networks)]
+    if covered:
+        services.worsen(CONFLICT)
+        services.doubt(f"they cover the nodes {words(covered)}")
+    swallowed = [address for address in internal if guards.inside(address, pods.networks)]
+    swallowed += [other for _one, other in guards.overlaps(pods.networks, lan.networks) if other.prefixlen < other.max_prefixlen]
+    if swallowed:
+        text = f"the pod range covers {words(swallowed)}: pods and the LAN cannot be told apart by address"
+        doubts.append(Doubt("lan", text, "another pod range; until then no rule for the LAN alone can be written"))
     for endpoint in source_dns.api_server(world)["endpoints"]:
-        if guards.inside(obs.hosts([endpoint["ip"]])[0], services.networks):
-            services.status = CONFLICT
-            doubts.append(f"the API endpoint {endpoint['ip']} lies inside of the services")
+        (address,) = obs.hosts([endpoint["ip"]])
+        if guards.inside(address, services.networks):
+            services.worsen(CONFLICT)
+            services.doubt(f"the API endpoint {endpoint['ip']} lies inside")
+        if guards.inside(address, pods.networks) and cni.ipam != "vpc" and not swallowed:
+            pods.worsen(CONFLICT)
+            pods.doubt(f"the API endpoint {endpoint['ip']} lies inside of {words(pods.networks)}")
     for name, network in reserved.items():
-        for about in ("pods", "services", "lan"):
-            for one, _other in guards.overlaps(ranges[about].networks, [network]):
-                if about != "lan" or one.prefixlen < one.max_prefixlen:
-                    ranges[about].status = CONFLICT
-                    doubts.append(f"{about} {one} overlap {name} {network}: set another overlay.network")
-    for one, other in guards.overlaps(pods.networks, lan.networks):
-        if other.prefixlen < other.max_prefixlen:
-            doubts.append(f"the pod range {one} overlaps the LAN {other}: they cannot be told apart by address")
+        for about, found in ranges.items():
+            for one, _other in guards.overlaps(found.networks, [network]):
+                found.worsen(CONFLICT)
+                doubts.append(Doubt(about, f"{about}: {one} overlaps {name} {network}", "netguard_gateways: another network there"))
     return doubts
 
 
-def _overrule(ranges: Mapping[str, Range], given: Mapping[str, Any], doubts: list[str]) -> None:
+def _overrule(ranges: Mapping[str, Range], given: Mapping[str, Any]) -> None:
     """`force`: the user's ranges hold although observations contradict them; the doubts stay in sight."""
     if given.get("force") is not True:
         return
     for about in CLASSES:
         if given.get(about) and ranges[about].status != COMPLETE:
-            doubts.append(f"{about}: taken from netguard_overrides by force")
+            ranges[about].doubt("taken from netguard_overrides by force")
             ranges[about].status = COMPLETE
+
+
+def _setting(text: str) -> str:
+    return f"netguard_overrides: {{{text}}}"
 
 
 def _served(reader: Reader, world: World) -> dict[str, bool]:
@@ -244,7 +248,7 @@ def _served(reader: Reader, world: World) -> dict[str, bool]:
     found = {}
     for version, kind in POLICY_APIS:
         found[f"{version} {kind}"] = False
-        if not world.serves(version):
+        if world.serves(version) is False:
             continue
         try:
             answer = reader.raw(f"/apis/{version}")
@@ -263,23 +267,3 @@ def _merge(facts: dict[str, Any], given: Mapping[str, Any]) -> None:
         facts["distribution"] = {**facts["distribution"], "name": str(given["distribution"])}
     if given.get("ip_families"):
         facts["ip_families"] = list(given["ip_families"])
-
-
-def _settled(doubts: list[str]) -> list[dict[str, str]]:
-    """Each doubt with the variable that settles it."""
-    return [{"doubt": doubt, "settle": _variable(doubt)} for doubt in doubts]
-
-
-def _variable(doubt: str) -> str:
-    for about in CLASSES:
-        if doubt.startswith((f"{about}:", f"{about} ")):
-            return f"netguard_overrides: {{{about}: [...]}}"
-    for word, key in (
-        ("DNS", "dns: {namespace: ..., pod_labels: {...}}"),
-        ("CNI", "cni: {name: ...}"),
-        ("IPAM", "cni: {ipam: ...}"),
-        ("distribution", "distribution: ..."),
-    ):
-        if word in doubt:
-            return f"netguard_overrides: {{{key}}}"
-    return "netguard_overrides"

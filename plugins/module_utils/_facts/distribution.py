@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from . import observations as obs
 from .observations import at, text
 from .world import World
 
@@ -50,8 +51,8 @@ def detect(world: World) -> Distribution:
     signals: list[tuple[str, str]] = []
     for node in world.nodes:
         name = text(at(node, "metadata", "name"))
-        labels = at(node, "metadata", "labels") or {}
-        annotations = at(node, "metadata", "annotations") or {}
+        labels = obs.labels_of(node)
+        annotations = obs.annotations_of(node)
         kubelet = text(at(node, "status", "nodeInfo", "kubeletVersion"))
         image = text(at(node, "status", "nodeInfo", "osImage"))
         provider = text(at(node, "spec", "providerID")).split(":")[0]
@@ -86,6 +87,9 @@ def detect(world: World) -> Distribution:
     if world.serves("config.openshift.io/v1"):
         signals.append(("openshift", "API group config.openshift.io"))
     names = [name for name, _why in signals]
+    if "rke2" in names:
+        # RKE2 is built from k3s, whose marks it may carry too.
+        names = [name for name in names if name != "k3s"]
     reference, _data = world.config_map("kubeadm-config")
     if reference and not names:
         # kind, minikube and others use kubeadm too, so its record speaks only when nothing else does.

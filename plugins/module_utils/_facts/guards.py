@@ -12,11 +12,8 @@ from collections.abc import Iterable
 from .._topology.model import Network
 from . import observations as obs
 
-#: Public or shared space that distributions use for Services by design.
-_NAMED = {
-    ipaddress.ip_network("34.118.224.0/20"): "gke",
-    ipaddress.ip_network("100.64.0.0/13"): "kops",
-}
+#: Public space that a distribution (GKE) uses for Services by design; kOps' 100.64.0.0/13 is shared space, not public.
+_NAMED = (ipaddress.ip_network("34.118.224.0/20"),)
 
 
 def refusal(network: Network, about: str, trust: int) -> str:
@@ -35,6 +32,8 @@ def refusal(network: Network, about: str, trust: int) -> str:
         and trust not in (obs.GIVEN, obs.ALLOCATES, obs.RUNNING)
     ):
         return "public addresses, and the source is no proof"
+    if about == "lan" and network.is_global and trust != obs.GIVEN:
+        return "public addresses are no LAN unless you say so"
     return ""
 
 

@@ -49,9 +49,12 @@ class Notes:
 
     permissions: dict[str, str] = field(default_factory=dict)
     malformed: list[str] = field(default_factory=list)
+    single_stack: list[int] = field(default_factory=list)  # families that the API server said it does not have
 
 
 Objects = list[dict[str, Any]]
+Claims = list[Observation]
+Trim = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 class Asking:
@@ -70,10 +73,52 @@ class Asking:
         self.notes.permissions[name] = "ok"
         return found
 
-    def list(self, api_version: str, kind: str, namespace: str = "", labels: str = "") -> Objects:
+    def list(self, api_version: str, kind: str, namespace: str = "", labels: str = "", trim: Trim | None = None) -> Objects:
+        """Objects of a kind. `trim` sees each and may shorten it or drop it (None), so that large lists need little memory."""
         name = f"{kind} {namespace}".strip()
-        found = self._try(name, lambda: self.reader.list(api_version, kind, namespace, labels), [])
-        return [item for item in found if isinstance(item, dict) and isinstance(item.get("metadata"), dict)]
+
+        def careful(item: Any) -> dict[str, Any] | None:
+            if not isinstance(item, dict) or not isinstance(item.get("metadata"), dict):
+                self.malformed(f"{name}: an entry is no object")
+                return None
+            return trim(item) if trim else item
+
+        found = self._try(name, lambda: self.reader.list(api_version, kind, namespace, labels, trim=careful), [])
+        if not isinstance(found, list):
+            self.notes.permissions[name] = "failed"
+            self.malformed(f"{name}: the answer is no list")
+            return []
+        return sorted(found, key=lambda item: (text(item["metadata"].get("namespace")), text(item["metadata"].get("name"))))
+
+    def malformed(self, text: str) -> None:
+        if text not in self.notes.malformed:
+            self.notes.malformed.append(text)
+
+    def claim(
+        self,
+        about: str,
+        raw: Any,
+        trust: int,
+        kind: str,
+        ref: str,
+        field: str = "",
+        mechanism: str = "",
+        complete: bool = True,
+    ) -> Claims:
+        """What a source says as an observation, or nothing. A list of which a word cannot be read is no longer the whole."""
+        if raw in (None, "", [], ()):
+            return []
+        words = split(raw)
+        if not isinstance(raw, (str, list)) or (isinstance(raw, list) and not all(isinstance(item, str) for item in raw)):
+            self.malformed(f"{ref} {field}: no text")
+            complete = False
+        bad = [word for word in words if network(word) is None]
+        if bad:
+            self.malformed(f"{ref} {field}: {', '.join(bad[:3])}")
+        found = networks(words)
+        if not found:
+            return []
+        return [Observation(about, found, trust, kind, ref, field, ", ".join(words), mechanism, complete and not bad)]
 
     def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> dict[str, Any]:
         what = f"{kind} {namespace + '/' if namespace else ''}{name}"
@@ -109,6 +154,23 @@ def at(value: Any, *path: str | int) -> Any:
     return value
 
 
+def mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def strings(value: Any) -> dict[str, str]:
+    """Those entries of labels, annotations or a ConfigMap's data that are texts, as they all should be."""
+    return {key: item for key, item in mapping(value).items() if isinstance(key, str) and isinstance(item, str)}
+
+
+def labels_of(item: Any) -> dict[str, str]:
+    return strings(at(item, "metadata", "labels"))
+
+
+def annotations_of(item: Any) -> dict[str, str]:
+    return strings(at(item, "metadata", "annotations"))
+
+
 def items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
@@ -133,7 +195,7 @@ def network(word: str) -> Network | None:
     parts = word.split("/")
     if len(parts) == 3:
         word = "/".join(parts[:2])
-    if "%" in word:
+    if "%" in word or len(parts) < 2:  # a single address is no range
         return None
     try:
         found = ipaddress.ip_network(word, strict=False)
@@ -162,15 +224,33 @@ def flag(pod: Mapping[str, Any], name: str) -> list[str] | None:
     not; None when it is not there."""
     found: list[str] = []
     seen = False
-    for container in items(at(pod, "spec", "containers")):
-        words: list[str] = []
-        for part in (*items(at(container, "command")), *items(at(container, "args"))):
-            words += text(part).split() if " " in text(part) else [text(part)]
+    for words in command_lines(pod):
         values = flag_values(words, name)
         if values is not None:
             seen = True
             found += values
     return found if seen else None
+
+
+def command_lines(pod: Mapping[str, Any]) -> Iterable[list[str]]:
+    """The words of each container's command and arguments, shell lines split."""
+    for container in items(at(pod, "spec", "containers")):
+        words: list[str] = []
+        for part in (*items(at(container, "command")), *items(at(container, "args"))):
+            words += text(part).split() or [""]
+        yield words
+
+
+def switch(words: Iterable[str], name: str) -> bool | None:
+    """A flag that is true, false or not there: `--name`, `--name=true`; the last one counts."""
+    found = None
+    for word in words:
+        word = word.strip("\"'")
+        if word == f"--{name}":
+            found = True
+        elif word.startswith(f"--{name}="):
+            found = word.split("=", 1)[1].strip("\"'").lower() in ("true", "1", "t")
+    return found
 
 
 def flag_values(words: list[str], name: str) -> list[str] | None:
@@ -181,7 +261,8 @@ def flag_values(words: list[str], name: str) -> list[str] | None:
         if word.startswith(f"--{name}="):
             seen = True
             found += split(word.split("=", 1)[1].strip("\"'"))
-        elif word == f"--{name}" and position + 1 < len(words):
+        elif word == f"--{name}":
             seen = True
-            found += split(words[position + 1].strip("\"'"))
+            following = words[position + 1] if position + 1 < len(words) else "--"
+            found += [] if following.startswith("--") else split(following.strip("\"'"))
     return found if seen else None

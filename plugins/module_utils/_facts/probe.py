@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterable
 
 from . import observations as obs
-from .observations import Observation, networks
-from .reader import Reader, Unreadable
+from .observations import Asking, Observation
+from .reader import Unreadable
 
 PROBES = {4: "192.0.2.1", 6: "2001:db8::1"}
 _RANGE = re.compile(r"valid IPs is\s+([0-9a-f:.]+/\d{1,3})", re.IGNORECASE)
@@ -35,25 +35,30 @@ def single_stack(message: str) -> bool:
     return bool(_SINGLE.search(message))
 
 
-def ask(reader: Reader, namespace: str, version: tuple[int, int]) -> Iterable[Observation]:
-    """One probe per family, three times where several ranges can exist."""
+def ask(asking: Asking, namespace: str, version: tuple[int, int]) -> Iterable[Observation]:
+    """One probe per family, three times where several ranges can exist. Whatever else is answered is no answer."""
     for family, address in PROBES.items():
         manifest = {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"generateName": "netguard-probe-", "name": "netguard-probe", "namespace": namespace},
+            "metadata": {"generateName": "netguard-probe-", "namespace": namespace},
             "spec": {"clusterIP": address, "ports": [{"port": 80, "protocol": "TCP"}]},
         }
+        source = f"dry run of a Service, IPv{family}"
         found: list[str] = []
         for _attempt in range(3 if version >= SEVERAL_SINCE else 1):
             try:
-                status, message = reader.dry_run_create(manifest)
-            except Unreadable:
+                status, message = asking.reader.dry_run_create(manifest)
+            except Unreadable as error:
+                asking.notes.permissions[source] = error.reason
                 return
-            if status == 422 and answer(message):
-                found.append(answer(message))
-        if networks(found):
-            kind = "probe" if version < SEVERAL_SINCE else "probe-multi"
-            yield Observation(
-                "services", networks(found), obs.RUNNING, kind, f"dry run of a Service, IPv{family}", "message", found[0]
-            )
+            asking.notes.permissions[source] = "forbidden" if status in (401, 403) else "ok"
+            if status == 422 and single_stack(message):
+                asking.notes.single_stack.append(family)
+                break
+            if status != 422 or not answer(message):
+                break
+            found.append(answer(message))
+        kind = "probe" if (0, 0) < version < SEVERAL_SINCE else "probe-multi"
+        words = list(dict.fromkeys(found))
+        yield from asking.claim("services", words, obs.RUNNING, kind, source, "message")

@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from .._errors import NetguardError
+
+Trim = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 class Unreadable(NetguardError):
@@ -36,9 +39,19 @@ class Reader(Protocol):
         """One object, None when it does not exist. Raises Unreadable."""
 
     def list(
-        self, api_version: str, kind: str, namespace: str = "", label_selector: str = "", field_selector: str = ""
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+        *,
+        trim: Trim | None = None,
     ) -> list[dict[str, Any]]:
-        """Every object (`namespace` empty: of all namespaces). Raises Unreadable."""
+        """Every object (`namespace` empty: of all namespaces). Raises Unreadable.
+
+        `trim` is given each object of a page before the next page is asked for, and returns what to keep of it or None.
+        """
 
     def raw(self, path: str) -> Any:
         """The decoded JSON of a GET on a path such as `/version` or `/apis`. Raises Unreadable."""

@@ -4,13 +4,14 @@
 
 """Judges observations: which range is proven, which is only a lower bound, what contradicts what.
 
-Nothing is ever widened, and sources that contradict each other are never united. Order of sources does not matter.
+Each family is judged alone. Nothing is ever widened, sources that contradict each other are never united, and where two that
+both claim to allocate cannot be told apart by what is observed, the answer is a conflict. Order of sources does not matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._topology.model import Network
@@ -19,8 +20,10 @@ from . import observations as obs
 from .observations import Observation
 
 COMPLETE, PARTIAL, CONFLICT, UNKNOWN = "complete", "partial", "conflict", "unknown"
+#: From good to bad: a class is as certain as the worst of its families.
+_ORDER = (COMPLETE, PARTIAL, UNKNOWN, CONFLICT)
 
-#: Among sources of equal trust the one further left is closer to what allocates.
+#: Among sources of equal trust the one further up is closer to what allocates.
 _KINDS = (
     "override",
     "openshift",
@@ -28,18 +31,35 @@ _KINDS = (
     "calico-ippool",
     "cilium-pool",
     "cilium-config",
+    "antrea-config",
     "flannel",
     "ovn-config",
-    "node-args",
-    "kube-apiserver",
-    "kube-controller-manager",
     "kindnet",
     "weave-net",
+    "kube-apiserver",
+    "node-args",
+    "kube-controller-manager",
     "probe",
+    "probe-multi",
     "kubeadm",
     "kube-proxy",
     "default",
 )
+#: Objects that the allocator itself follows at run time: a flag beside them is only where they began.
+_AUTHORITIES = ("openshift", "servicecidr", "calico-ippool", "cilium-pool", "cilium-config", "antrea-config")
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Something that is not certain: about what, in words, and the variable that settles it."""
+
+    about: str
+    text: str
+    settle: str = ""
+
+    def data(self) -> dict[str, str]:
+        settle = self.settle or f"netguard_overrides: {{{self.about}: [...]}}"
+        return {"about": self.about, "doubt": self.text, "settle": settle}
 
 
 @dataclass
@@ -49,10 +69,17 @@ class Range:
     about: str
     status: str = UNKNOWN
     cidrs: dict[Network, list[Observation]] = field(default_factory=dict)
+    complete: dict[Network, bool] = field(default_factory=dict)
     observed: int = 0
     outside: list[Network] = field(default_factory=list)
     rejected: list[tuple[Network, str, Observation]] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+
+    def doubt(self, text: str) -> None:
+        self.doubts.append(Doubt(self.about, f"{self.about}: {text}"))
+
+    def worsen(self, status: str) -> None:
+        self.status = max(self.status, status, key=_ORDER.index)
 
     def data(self) -> dict[str, Any]:
         return {
@@ -61,7 +88,7 @@ class Range:
                 {
                     "cidr": str(network),
                     "trust": min(item.trust for item in sources),
-                    "complete": self.status == COMPLETE,
+                    "complete": self.status in (COMPLETE, PARTIAL) and self.complete.get(network, self.status == COMPLETE),
                     "sources": [item.source() for item in sources],
                 }
                 for network, sources in self.cidrs.items()
@@ -77,23 +104,124 @@ class Range:
         return list(self.cidrs)
 
 
-def _order(network: Network) -> tuple[int, int, int]:
+def order(network: Network) -> tuple[int, int, int]:
     return network.version, int(network.network_address), network.prefixlen
 
 
-def _rank(item: Observation) -> tuple[int, int, str, str]:
-    return item.trust, _KINDS.index(item.kind) if item.kind in _KINDS else len(_KINDS), item.ref, item.field
+def _rank(item: Observation) -> tuple[int, int, str, str, str, str]:
+    kind = _KINDS.index(item.kind) if item.kind in _KINDS else len(_KINDS)
+    return item.trust, kind, item.kind, item.ref, item.field, item.raw
+
+
+def words(networks: Iterable[Network]) -> str:
+    listed = [str(item.network_address if item.prefixlen == item.max_prefixlen else item) for item in networks]
+    return ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What all observations of one kind and trust say together: several objects of a kind must agree, unless they are parts."""
+    """What all observations of one kind and trust say together in one family; several objects of a kind must agree."""
 
     kind: str
     trust: int
     networks: tuple[Network, ...]
     sources: tuple[Observation, ...]
-    agrees: bool = True
+    agrees: bool
+
+    def covers(self, evidence: Iterable[Network]) -> bool:
+        return all(guards.inside(address, self.networks) for address in evidence)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} ({self.sources[0].ref})"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a class is judged by beside its observations.
+
+    `ipam`: the allocator in use (pods; `unknown` when it could not be told, empty where it does not matter); `anchors`: the
+    ClusterIP of default/kubernetes (services); `lost`: sources of higher trust that could not be read; `growing`: the object
+    that would show later extensions could not be read.
+    """
+
+    ipam: str = ""
+    anchors: tuple[Network, ...] = ()
+    lost: tuple[str, ...] = ()
+    growing: str = ""
+
+
+def judge(about: str, found: Iterable[Observation], observed: Iterable[Network], context: Context) -> Range:
+    """The range of one class. `observed` are single addresses that are known to be inside."""
+    result = Range(about, COMPLETE)
+    seen = sorted(set(observed), key=order)
+    result.observed = len(seen)
+    claims, parts = _usable(result, list(found), context)
+    judged = False
+    for version in (4, 6):
+        ours = [_of(item, version) for item in claims]
+        rest = [_of(item, version) for item in parts]
+        addresses = [item for item in seen if item.version == version]
+        ours, rest = [item for item in ours if item.cidrs], [item for item in rest if item.cidrs]
+        # A default alone is no reason to believe that the cluster has the family.
+        if rest or addresses or any(item.trust < obs.DEFAULT for item in ours):
+            judged = True
+            _family(result, ours, rest, addresses, context)
+    if not judged:
+        result.status = UNKNOWN
+        hint = "".join(f"; {item.ref} would be {words(item.cidrs)}" for item in claims)
+        result.doubt(f"no source tells the range{hint}{_lost(context)}")
+    result.cidrs = dict(sorted(result.cidrs.items(), key=lambda entry: order(entry[0])))
+    return result
+
+
+def _lost(context: Context) -> str:
+    return f" (not readable: {', '.join(context.lost)})" if context.lost else ""
+
+
+def _of(item: Observation, version: int) -> Observation:
+    return replace(item, cidrs=tuple(network for network in item.cidrs if network.version == version))
+
+
+def _usable(result: Range, found: list[Observation], context: Context) -> tuple[list[Observation], list[Observation]]:
+    """Claims to a whole range, and parts; the rest is rejected with the reason. A claim of which something is refused is no
+    longer the whole."""
+    claims: list[Observation] = []
+    parts: list[Observation] = []
+    for item in sorted(found, key=_rank):
+        given = item.trust == obs.GIVEN
+        if item.mechanism and context.ipam not in ("", "unknown", item.mechanism) and not given:
+            reason = f"not-allocating: addresses come from {context.ipam}"
+            result.rejected += [(network, reason, item) for network in item.cidrs]
+            continue
+        kept = []
+        complete = item.complete
+        for network in item.cidrs:
+            reason = guards.refusal(network, result.about, item.trust)
+            if reason:
+                complete = False
+                result.rejected.append((network, reason, item))
+            else:
+                kept.append(network)
+        missed = [] if given or not complete else _missed_anchors(kept, context.anchors)
+        if missed:
+            reason = f"does not begin at the API server's own Service {words(missed)}"
+            gone = {anchor.version for anchor in missed}
+            result.rejected += [(network, reason, item) for network in kept if network.version in gone]
+            kept = [network for network in kept if network.version not in gone]
+        if kept:
+            (claims if complete else parts).append(replace(item, cidrs=tuple(kept), complete=complete))
+    return claims, parts
+
+
+def _missed_anchors(networks: list[Network], anchors: tuple[Network, ...]) -> list[Network]:
+    """Anchors of whose family there are networks, of which none begins right before it."""
+    missed = []
+    for anchor in anchors:
+        family = [network for network in networks if network.version == anchor.version]
+        if family and all(network.network_address + 1 != anchor.network_address for network in family):
+            missed.append(anchor)
+    return missed
 
 
 def _candidates(found: Iterable[Observation]) -> list[Candidate]:
@@ -101,138 +229,121 @@ def _candidates(found: Iterable[Observation]) -> list[Candidate]:
     for item in sorted(found, key=_rank):
         groups.setdefault((item.trust, item.kind), []).append(item)
     result = []
-    for (trust, kind), items in groups.items():
-        words = {frozenset(item.cidrs) for item in items}
-        together = tuple(sorted({network for item in items for network in item.cidrs}, key=_order))
-        result.append(Candidate(kind, trust, together, tuple(items), len(words) == 1))
-    result.sort(key=lambda one: _rank(one.sources[0])[:2])
-    return result
+    for (trust, kind), listed in groups.items():
+        together = tuple(sorted({network for item in listed for network in item.cidrs}, key=order))
+        agrees = len({frozenset(item.cidrs) for item in listed}) == 1
+        result.append(Candidate(kind, trust, together, tuple(listed), agrees))
+    return sorted(result, key=lambda one: _rank(one.sources[0])[:3])
 
 
-def judge(
-    about: str,
-    found: Iterable[Observation],
-    observed: Iterable[Network],
-    *,
-    ipam: str = "",
-    anchors: Iterable[Network] = (),
-    families: Iterable[int] = (4,),
-) -> Range:
-    """The range of one class.
-
-    `observed` are single addresses that are known to be inside; `ipam` the allocator in use (pods; `unknown` when it could
-    not be told); `anchors` the ClusterIP of default/kubernetes (services).
-    """
-    result = Range(about)
-    seen = sorted(set(observed), key=_order)
-    result.observed = len(seen)
-    usable, slices = _usable(result, list(found), ipam, list(anchors))
-    evidence = [*seen, *(network for item in slices for network in item.cidrs)]
-    candidates = _candidates(usable)
-    given = [one for one in candidates if one.trust == obs.GIVEN]
-    winner = _winner(candidates, evidence)
-    if given:
-        winner = given[0]
+def _family(result: Range, claims: list[Observation], parts: list[Observation], addresses: list[Network], context: Context) -> None:
+    evidence = [*addresses, *(network for item in parts for network in item.cidrs)]
+    candidates = _candidates(claims)
+    # The user's word wins whatever is observed. A default is a hypothesis: it needs something observed inside of it, and a
+    # record too, once anything is observed.
+    serious = [one for one in candidates if one.trust < obs.DEFAULT]
+    defaults = [one for one in candidates if one.trust == obs.DEFAULT and evidence and one.covers(evidence)]
+    covering = [one for one in serious if one.covers(evidence)] or defaults
+    winner = next((one for one in serious if one.trust == obs.GIVEN), None) or next(iter([*covering, *serious]), None)
     if winner is None:
-        _without_winner(result, candidates, slices, evidence)
-        return result
+        _without_winner(result, candidates, parts, addresses, context)
+        return
+    _take(result, winner, candidates)
+    status = _status(result, winner, candidates, evidence, context)
+    result.worsen(status)
+    for network in winner.networks:
+        result.complete[network] = status == COMPLETE
+
+
+def _take(result: Range, winner: Candidate, candidates: list[Candidate]) -> None:
     for network in winner.networks:
         result.cidrs[network] = [item for item in winner.sources if network in item.cidrs]
     for other in candidates:
-        for network in other.networks:
-            if other is not winner and network in result.cidrs:
+        for network in other.networks if other is not winner else ():
+            if network in result.cidrs:
                 result.cidrs[network] += [item for item in other.sources if network in item.cidrs]
-            elif other is not winner:
-                reason = f"contradicts {winner.kind}" if other.trust <= obs.RUNNING else "a record or default that is not in force"
-                result.rejected.append((network, reason, other.sources[0]))
-                if other.trust <= obs.RUNNING:
-                    result.doubts.append(f"{about}: {other.kind} says {network}, {winner.kind} says {_words(winner.networks)}")
-    result.outside = [address for address in evidence if not guards.inside(address, winner.networks)]
-    missing = set(families) - {network.version for network in winner.networks}
-    result.status = _status(about, winner, result.outside, bool(evidence), ipam)
-    if missing and result.status == COMPLETE and any(address.version in missing for address in evidence):
-        result.status = PARTIAL
-        result.doubts.append(f"{about}: no source knows the IPv{'/'.join(str(item) for item in sorted(missing))} range")
-    if result.outside:
-        result.doubts.append(f"{about}: {_words(result.outside[:3])} lie outside of {_words(winner.networks)} ({winner.kind})")
-    if not winner.agrees and winner.trust not in (obs.ALLOCATES, obs.GIVEN):
-        result.status = CONFLICT
-        result.doubts.append(f"{about}: the objects of {winner.kind} do not agree: {_words(winner.networks)}")
-    return result
-
-
-def _words(networks: Iterable[Network]) -> str:
-    return ", ".join(str(item) for item in networks)
-
-
-def _usable(
-    result: Range, found: list[Observation], ipam: str, anchors: list[Network]
-) -> tuple[list[Observation], list[Observation]]:
-    """Observations that may win, and those that are only parts; the rest is rejected with the reason."""
-    usable: list[Observation] = []
-    slices: list[Observation] = []
-    for item in sorted(found, key=_rank):
-        if result.about == "pods" and item.mechanism and ipam not in ("unknown", item.mechanism) and item.trust != obs.GIVEN:
-            for network in item.cidrs:
-                result.rejected.append((network, f"not-allocating: addresses come from {ipam}", item))
-            continue
-        kept = []
-        for network in item.cidrs:
-            reason = guards.refusal(network, result.about, item.trust)
-            same_family = [anchor for anchor in anchors if anchor.version == network.version]
-            if not reason and same_family and item.complete and item.kind != "servicecidr" and item.trust != obs.GIVEN:
-                first = network.network_address + 1
-                if all(anchor.network_address != first for anchor in same_family):
-                    reason = f"does not begin at the API server's own Service {same_family[0].network_address}"
-            if reason:
-                result.rejected.append((network, reason, item))
             else:
-                kept.append(network)
-        if kept:
-            kept_item = Observation(
-                item.about, tuple(kept), item.trust, item.kind, item.ref, item.field, item.raw, item.mechanism, item.complete
-            )
-            (usable if item.complete else slices).append(kept_item)
-    return usable, slices
+                reason = f"contradicts {winner.name}" if other.trust <= obs.RUNNING else "a record or default that is not in force"
+                result.rejected.append((network, reason, other.sources[0]))
 
 
-def _winner(candidates: list[Candidate], evidence: list[Network]) -> Candidate | None:
-    """The most trusted candidate that covers all evidence; the most trusted at all when none does."""
-    for one in candidates:
-        if all(guards.inside(address, one.networks) or not _family(address, one) for address in evidence) and _relevant(
-            one, evidence
-        ):
-            return one
-    return candidates[0] if candidates else None
-
-
-def _family(address: Network, candidate: Candidate) -> bool:
-    return any(network.version == address.version for network in candidate.networks)
-
-
-def _relevant(candidate: Candidate, evidence: list[Network]) -> bool:
-    """Records and defaults need at least one address inside when there are addresses at all."""
-    if candidate.trust < obs.RECORD or not evidence:
-        return True
-    return any(guards.inside(address, candidate.networks) for address in evidence)
-
-
-def _status(about: str, winner: Candidate, outside: list[Network], evidence: bool, ipam: str) -> str:
+def _status(result: Range, winner: Candidate, candidates: list[Candidate], evidence: list[Network], context: Context) -> str:
+    anchors = [item for item in context.anchors if item.version == winner.networks[0].version]
+    outside = [address for address in evidence if not guards.inside(address, winner.networks)]
     if outside:
+        result.outside += outside
+        result.doubt(f"{words(outside)} lie outside of {words(winner.networks)}, which {winner.name} says")
         return CONFLICT
-    if winner.trust in (obs.GIVEN, obs.ALLOCATES):
-        return COMPLETE if about != "pods" or ipam != "unknown" or winner.trust == obs.GIVEN else PARTIAL
-    if about == "pods" and ipam == "unknown":
+    if winner.trust == obs.GIVEN:
+        if _missed_anchors([*winner.networks], tuple(anchors)):
+            result.doubt(f"{words(winner.networks)} does not begin at the API server's own Service {words(anchors)}")
+            return CONFLICT
+        return COMPLETE
+    if not winner.agrees:
+        result.doubt(f"the objects of {winner.kind} do not agree: {words(winner.networks)}")
+        return CONFLICT
+    refuted = [one for one in candidates if one.trust <= obs.RECORD and not one.covers(evidence)]
+    if any(one.kind in _AUTHORITIES for one in refuted):
+        one = next(one for one in refuted if one.kind in _AUTHORITIES)
+        result.doubt(f"{one.name} says {words(one.networks)}, but addresses outside of it are in use")
+        return CONFLICT
+    rivals = [
+        one
+        for one in candidates
+        if one is not winner
+        and one.trust <= max(winner.trust, obs.RUNNING)
+        and one.networks != winner.networks
+        and one.covers(evidence)
+    ]
+    if rivals and winner.kind not in _AUTHORITIES:
+        for one in rivals:
+            result.doubt(f"{winner.name} says {words(winner.networks)}, {one.name} says {words(one.networks)}")
+        return CONFLICT
+    return _certainty(result, winner, refuted, bool(evidence), context)
+
+
+def _certainty(result: Range, winner: Candidate, refuted: list[Candidate], evidence: bool, context: Context) -> str:
+    """Nothing contradicts the winner: how much does it prove?"""
+    shown = words(winner.networks)
+    if context.ipam == "unknown":
+        result.doubt(f"{shown} by {winner.name}, but it is not known which allocator gives the addresses")
         return PARTIAL
-    if winner.trust == obs.RUNNING:
-        return PARTIAL if winner.kind == "probe-multi" else COMPLETE
-    return COMPLETE if evidence else PARTIAL
+    if winner.trust == obs.DEFAULT:
+        result.doubt(f"{shown} is {winner.sources[0].ref}; all that is observed fits, but nothing proves it{_lost(context)}")
+        return PARTIAL
+    if winner.kind == "probe-multi":
+        result.doubt(f"{shown} is what the API server named; there may be further ranges{_lost(context)}")
+        return PARTIAL
+    if winner.trust == obs.RECORD:
+        if not evidence:
+            result.doubt(f"{shown} is only the record {winner.name}; nothing is observed that would confirm it{_lost(context)}")
+            return PARTIAL
+        if context.lost or any(one.trust <= obs.RUNNING for one in refuted):
+            result.doubt(f"{shown} is only the record {winner.name}{_lost(context)}")
+            return PARTIAL
+    if context.growing and winner.trust >= obs.RUNNING:
+        result.doubt(f"{shown} by {winner.name}, but {context.growing}")
+        return PARTIAL
+    return COMPLETE
 
 
-def _without_winner(result: Range, candidates: list[Candidate], slices: list[Observation], evidence: list[Network]) -> None:
-    for item in slices:
+def _without_winner(
+    result: Range, candidates: list[Candidate], parts: list[Observation], addresses: list[Network], context: Context
+) -> None:
+    for item in parts:
         for network in item.cidrs:
             result.cidrs.setdefault(network, []).append(item)
-    result.status = PARTIAL if result.cidrs else UNKNOWN
-    if result.cidrs:
-        result.doubts.append(f"{result.about}: only parts are known: {_words(list(result.cidrs)[:4])}")
+            result.complete[network] = False
+    hint = "".join(f"; {one.sources[0].ref} would be {words(one.networks)}" for one in candidates)
+    for one in candidates:
+        result.rejected += [(network, "a default that nothing confirms", one.sources[0]) for network in one.networks]
+    if parts:
+        result.worsen(PARTIAL)
+        some = words(sorted({network for item in parts for network in item.cidrs}, key=order))
+        result.doubt(f"only parts are known: {some}{hint}{_lost(context)}")
+        return
+    result.worsen(UNKNOWN)
+    if addresses:
+        result.doubt(f"addresses such as {words(addresses[:2])} are in use, but no source tells the range{hint}{_lost(context)}")
+    else:
+        result.doubt(f"no source tells the range{hint}{_lost(context)}")

@@ -16,6 +16,7 @@ from .model import Cni, Dns, Endpoint, Facts
 
 #: Ranges without which no policy can be written, and the variable that settles each.
 NEEDED = ("pods", "services")
+CLASSES = ("pods", "services", "nodes", "lan")
 
 
 def from_result(facts: Mapping[str, Any], *, strict: bool = True) -> Facts:
@@ -25,49 +26,75 @@ def from_result(facts: Mapping[str, Any], *, strict: bool = True) -> Facts:
     `strict` false only for what is malformed.
     """
     if "facts" in facts and "cidrs" not in facts:
-        facts = facts["facts"]
+        facts = _mapping(facts["facts"])
     faults: list[Fault] = []
-    cidrs = facts.get("cidrs") or {}
+    cidrs = _mapping(facts.get("cidrs"))
     if strict:
         faults += _doubts(facts)
-    found = {name: _networks(cidrs.get(name), f"facts.cidrs.{name}", faults) for name in ("pods", "services", "nodes", "lan")}
-    api = facts.get("api_server") or {}
-    mesh = facts.get("mesh") or {}
+    found = {name: _networks(cidrs.get(name), f"facts.cidrs.{name}", faults) for name in CLASSES}
+    api, mesh = _mapping(facts.get("api_server")), _mapping(facts.get("mesh"))
     result = Facts(
         pods=found["pods"],
         services=found["services"],
         nodes=found["nodes"],
         lan=found["lan"],
-        api_endpoints=tuple(Endpoint(str(item["ip"]), int(item["port"])) for item in api.get("endpoints") or []),
+        api_endpoints=_endpoints(api.get("endpoints"), faults),
         api_service_ip=str(api.get("service_ip") or ""),
-        dns=_dns(facts.get("dns") or {}),
-        cni=_cni(facts.get("cni") or {}),
-        distribution=str((facts.get("distribution") or {}).get("name") or "unknown"),
-        server_version=version(str((facts.get("server") or {}).get("version") or "")),
+        dns=_dns(_mapping(facts.get("dns")), faults),
+        cni=_cni(_mapping(facts.get("cni")), faults),
+        distribution=str(_mapping(facts.get("distribution")).get("name") or "unknown"),
+        server_version=version(str(_mapping(facts.get("server")).get("version") or "")),
         ip_families=tuple(facts.get("ip_families") or ("ipv4",)),
         mesh_ambient=bool(mesh.get("ambient")),
         mesh_probe_sources=_networks(mesh.get("probe_sources"), "facts.mesh.probe_sources", faults),
         digest=str(facts.get("digest") or ""),
     )
     if faults:
-        raise FaultsError(faults, "the facts of this cluster are not certain; nothing was changed")
+        heading = (
+            "the facts of this cluster are not certain; nothing was changed" if strict else "these are no facts of cluster_cidrs"
+        )
+        raise FaultsError(faults, heading)
     return result
 
 
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _doubts(facts: Mapping[str, Any]) -> list[Fault]:
+    """One fault for each range that is not certain enough, then every other doubt; none when all ranges that policies stand on
+    are certain."""
+    ranges = _mapping(facts.get("ranges"))
+    cidrs = _mapping(facts.get("cidrs"))
+    doubts = [item for item in facts.get("doubts") or [] if isinstance(item, Mapping)]
+    lost = [source for source, state in _mapping(facts.get("permissions")).items() if state in ("forbidden", "failed")]
+    bad = []
+    for name in CLASSES:
+        status = _mapping(ranges.get(name)).get("status", "complete" if cidrs.get(name) or name not in NEEDED else "unknown")
+        if status == "complete" or (name not in NEEDED and status != "conflict"):
+            continue
+        reasons = "; ".join(str(item.get("doubt", "")) for item in doubts if item.get("about") == name)
+        if lost and not reasons:
+            reasons = f"not readable: {', '.join(lost[:6])}"
+        message = f"the range of the {name} is {status}" + (f": {reasons}" if reasons else "")
+        bad.append(Fault(f"facts.ranges.{name}", message, f"set netguard_overrides: {{{name}: [...]}}"))
+    if not bad:
+        return []
+    told = {fault.path.rpartition(".")[2] for fault in bad}
+    others = [item for item in doubts if item.get("about") not in told]
+    return bad + [
+        Fault(f"facts.{item.get('about') or 'doubts'}", str(item.get("doubt", "")), str(item.get("settle", ""))) for item in others
+    ]
+
+
+def _endpoints(values: Any, faults: list[Fault]) -> tuple[Endpoint, ...]:
     found = []
-    for name in NEEDED:
-        entry = (facts.get("ranges") or {}).get(name) or {}
-        status = entry.get("status", "complete" if (facts.get("cidrs") or {}).get(name) else "unknown")
-        if status != "complete":
-            doubts = [str(item.get("doubt", "")) for item in facts.get("doubts") or [] if isinstance(item, Mapping)]
-            reasons = "; ".join(text for text in doubts if text.startswith((f"{name}:", f"{name} ")))
-            lost = [source for source, state in (facts.get("permissions") or {}).items() if state in ("forbidden", "failed")]
-            if lost:
-                reasons += ("; " if reasons else "") + f"not readable: {', '.join(lost[:6])}"
-            message = f"the range of the {name} is {status}" + (f": {reasons}" if reasons else "")
-            found.append(Fault(f"facts.ranges.{name}", message, f"set netguard_overrides: {{{name}: [...]}}"))
-    return found
+    for position, item in enumerate(values if isinstance(values, (list, tuple)) else []):
+        try:
+            found.append(Endpoint(str(ipaddress.ip_address(item["ip"])), int(item["port"])))
+        except (KeyError, TypeError, ValueError):
+            faults.append(Fault(f"facts.api_server.endpoints[{position}]", "an address `ip` and a `port` are expected"))
+    return tuple(found)
 
 
 def _networks(values: Any, path: str, faults: list[Fault]) -> tuple[Network, ...]:
@@ -80,34 +107,37 @@ def _networks(values: Any, path: str, faults: list[Fault]) -> tuple[Network, ...
     return tuple(found)
 
 
-def _dns(dns: Mapping[str, Any]) -> Dns:
-    ports = dns.get("ports") or {}
-    address = dns.get("service_ip") or []
+def _dns(dns: Mapping[str, Any], faults: list[Fault]) -> Dns:
+    ports = _mapping(dns.get("ports"))
+    addresses = dns.get("service_ips") or dns.get("service_ip") or []
     return Dns(
-        service_ips=tuple(address) if isinstance(address, (list, tuple)) else (str(address),),
+        service_ips=tuple(str(item) for item in addresses) if isinstance(addresses, (list, tuple)) else (str(addresses),),
         namespace=str(dns.get("namespace") or ""),
-        pod_labels=dict(dns.get("pod_labels") or {}),
-        ports_udp=_ports(ports.get("udp")),
-        ports_tcp=_ports(ports.get("tcp")),
+        pod_labels=dict(_mapping(dns.get("pod_labels"))),
+        ports_udp=_ports(ports.get("udp"), "facts.dns.ports.udp", faults) or (53,),
+        ports_tcp=_ports(ports.get("tcp"), "facts.dns.ports.tcp", faults) or (53,),
         node_local_ip=str(dns.get("node_local_ip") or ""),
         cluster_domain=str(dns.get("cluster_domain") or "cluster.local"),
     )
 
 
-def _ports(value: Any) -> tuple[int, ...]:
-    if value in (None, "", []):
-        return (53,)
-    return tuple(int(item) for item in value) if isinstance(value, (list, tuple)) else (int(value),)
+def _ports(value: Any, path: str, faults: list[Fault]) -> tuple[int, ...]:
+    listed = value if isinstance(value, (list, tuple)) else [] if value in (None, "") else [value]
+    try:
+        return tuple(int(item) for item in listed)
+    except (TypeError, ValueError):
+        faults.append(Fault(path, "port numbers are expected"))
+        return ()
 
 
-def _cni(cni: Mapping[str, Any]) -> Cni:
+def _cni(cni: Mapping[str, Any], faults: list[Fault]) -> Cni:
     return Cni(
         name=str(cni.get("name") or "unknown"),
         enforces_network_policy=cni.get("enforces_network_policy"),
         ipblock_matches_pods=cni.get("ipblock_matches_pods"),
         ipblock_matches_nodes=cni.get("ipblock_matches_nodes"),
-        drops_workload_vxlan_ports=tuple(int(port) for port in cni.get("drops_workload_vxlan_ports") or []),
-        overlay_udp_ports=tuple(int(port) for port in cni.get("overlay_udp_ports") or []),
+        drops_workload_vxlan_ports=_ports(cni.get("drops_workload_vxlan_ports"), "facts.cni.drops_workload_vxlan_ports", faults),
+        overlay_udp_ports=_ports(cni.get("overlay_udp_ports"), "facts.cni.overlay_udp_ports", faults),
         policy_apis=tuple(cni.get("policy_apis") or []),
         translates_kernel_packets=cni.get("translates_kernel_packets"),
     )

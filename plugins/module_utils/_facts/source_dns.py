@@ -6,9 +6,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from . import observations as obs
 from .observations import at, items, text
+from .reconcile import Doubt
+from .source_pods import document
 from .world import Object, World
 
 #: Addresses that Istio ambient gives the kubelet's probes (fixed in its source).
@@ -23,7 +27,7 @@ def api_server(world: World) -> dict[str, Any]:
             for endpoint in items(at(item, "endpoints")):
                 for address in items(at(endpoint, "addresses")):
                     entry = {"ip": address, "port": at(port, "port")}
-                    if isinstance(entry["port"], int) and entry not in endpoints:
+                    if isinstance(entry["port"], int) and obs.address(address) and entry not in endpoints:
                         endpoints.append(entry)
     return {
         "endpoints": sorted(endpoints, key=lambda entry: (entry["ip"], entry["port"])),
@@ -31,82 +35,138 @@ def api_server(world: World) -> dict[str, Any]:
     }
 
 
-def dns(world: World) -> tuple[dict[str, Any], list[str]]:
-    """The DNS Service's pods and their ports, and doubts. Pods listen where `targetPort` says, on OpenShift 5353."""
+def dns(world: World) -> tuple[dict[str, Any], list[Doubt]]:
+    """The DNS Service's pods and their ports, and doubts. Pods listen where the endpoints say, on OpenShift at 5353."""
     found: dict[str, Any] = {
         "service_ip": "",
+        "service_ips": [],
         "namespace": "",
         "pod_labels": {},
         "ports": {"udp": [], "tcp": []},
-        "node_local_ip": "",
+        "node_local_ip": _node_local(world),
         "cluster_domain": _domain(world),
     }
-    doubts: list[str] = []
-    candidates = [item for item in world.services if _is_dns(item)]
+    doubts: list[Doubt] = []
+
+    def doubt(text: str) -> None:
+        doubts.append(Doubt("dns", f"DNS: {text}", "netguard_overrides: {dns: {namespace: ..., pod_labels: {...}}}"))
+
+    candidates = _candidates(world)
     if not candidates:
-        doubts.append("no Service of the cluster's DNS was found" + (" (Services may not be listed)" if not world.services else ""))
+        lost = world.asking.lost("Service")
+        doubt("no Service of the cluster's DNS was found" + (f" (not readable: {', '.join(lost)})" if lost else ""))
     elif len(candidates) > 1:
-        doubts.append(
-            "several DNS Services: "
-            + ", ".join(f"{at(item, 'metadata', 'namespace')}/{at(item, 'metadata', 'name')}" for item in candidates)
-        )
+        doubt(f"several Services may be it: {', '.join(_name(item) for item in candidates)}")
     if candidates:
         service = candidates[0]
-        namespace = text(at(service, "metadata", "namespace"))
-        selector = at(service, "spec", "selector")
-        found.update(
-            service_ip=text(at(service, "spec", "clusterIP")),
-            namespace=namespace,
-            pod_labels=dict(selector) if isinstance(selector, dict) else {},
-        )
-        for port in items(at(service, "spec", "ports")):
-            protocol = (text(at(port, "protocol")) or "TCP").lower()
-            if at(port, "port") == 53 and protocol in found["ports"]:
-                found["ports"][protocol] += _targets(world, namespace, found["pod_labels"], at(port, "targetPort") or 53)
-        if not found["pod_labels"]:
-            doubts.append("the DNS Service has no selector: its pods cannot be named in a policy")
+        namespace, name = text(at(service, "metadata", "namespace")), text(at(service, "metadata", "name"))
+        selector = obs.strings(at(service, "spec", "selector"))
+        addresses = [item for item in items(at(service, "spec", "clusterIPs")) if obs.address(item)]
+        found["service_ip"] = text(at(service, "spec", "clusterIP"))
+        found["service_ips"] = addresses or [found["service_ip"]]
+        found.update(namespace=namespace, pod_labels=selector)
+        found["ports"] = _ports(world, service, world.dns_slices.get((namespace, name), []), selector)
+        if not selector:
+            doubt(f"{namespace}/{name} has no selector: its pods cannot be named in a policy")
+        elif not all(found["ports"].values()):
+            doubt(f"{namespace}/{name}: no endpoint tells the port of its pods")
     for protocol in ("udp", "tcp"):
-        found["ports"][protocol] = sorted(set(found["ports"][protocol])) or [53]
-    found["node_local_ip"] = _node_local(world)
+        found["ports"][protocol] = found["ports"][protocol] or [53]
     return found, doubts
 
 
-def _is_dns(service: Object) -> bool:
-    labels = at(service, "metadata", "labels") or {}
-    name = text(at(service, "metadata", "name"))
-    has_port = any(at(port, "port") == 53 for port in items(at(service, "spec", "ports")))
-    if not has_port or at(service, "spec", "type") == "ExternalName":
-        return False
-    if name in ("kube-dns-upstream", "node-local-dns"):
-        return False
-    known = name in ("kube-dns", "coredns", "rke2-coredns-rke2-coredns", "dns-default")
-    return known and (
-        labels.get("k8s-app") == "kube-dns" or name != "coredns" or at(service, "metadata", "namespace") == "kube-system"
+def _name(service: Object) -> str:
+    return f"{text(at(service, 'metadata', 'namespace'))}/{text(at(service, 'metadata', 'name'))}"
+
+
+def _candidates(world: World) -> list[Object]:
+    """By the label that all distributions but OpenShift give, OpenShift's own, the kubelets' address, a known name."""
+    real = sorted(
+        (
+            item
+            for item in world.services
+            if at(item, "spec", "type") != "ExternalName"
+            and obs.address(at(item, "spec", "clusterIP")) is not None
+            and text(at(item, "metadata", "name")) not in ("kube-dns-upstream", "node-local-dns")
+        ),
+        key=_name,
     )
+    told = _kubelet_dns(world)
+    steps = (
+        [item for item in real if obs.labels_of(item).get("k8s-app") == "kube-dns"],
+        [item for item in real if _name(item) == "openshift-dns/dns-default"],
+        [item for item in real if at(item, "spec", "clusterIP") in told],
+        [item for item in real if _name(item) in _NAMES],
+    )
+    chosen = next((step for step in steps if step), [])
+    narrowed = [item for item in chosen if at(item, "spec", "clusterIP") in told]
+    return narrowed if len(chosen) > 1 and len(narrowed) == 1 else chosen
 
 
-def _targets(world: World, namespace: str, selector: dict[str, str], target: Any) -> list[int]:
-    """Numbers of a target port; a name is looked up in the pods."""
-    if isinstance(target, int):
-        return [target]
+#: Names of the DNS Service where it carries no label.
+_NAMES = ("kube-system/kube-dns", "kube-system/coredns", "kube-system/rke2-coredns-rke2-coredns")
+
+
+def _kubelet_dns(world: World) -> list[str]:
+    """What kubelets hand out as name server, by kubeadm's record and by the arguments of k3s and RKE2 servers."""
+    reference, data = world.config_map("kubelet-config")
+    found = [text(item) for item in items(at(document(world, reference, data.get("kubelet")), "clusterDNS"))]
+    return found + _server_flag(world, "cluster-dns")
+
+
+def _server_flag(world: World, name: str) -> list[str]:
+    """Values of an argument of k3s and RKE2 servers."""
+    found: list[str] = []
+    for node in world.nodes:
+        for key in ("k3s.io/node-args", "rke2.io/node-args"):
+            try:
+                words = json.loads(obs.annotations_of(node).get(key) or "[]")
+            except (ValueError, RecursionError):
+                continue
+            found += obs.flag_values([text(word) for word in items(words)], name) or []
+    return found
+
+
+def _ports(world: World, service: Object, slices: list[Object], selector: dict[str, str]) -> dict[str, list[int]]:
+    """Ports of the pods: by the endpoints, else by numbers in the Service, else by names in pods that may be read."""
+    names = {
+        (protocol, text(at(port, "name")))
+        for port in items(at(service, "spec", "ports"))
+        if at(port, "port") == 53 and (protocol := (text(at(port, "protocol")) or "TCP").lower()) in ("udp", "tcp")
+    }
+    found: dict[str, set[int]] = {"udp": set(), "tcp": set()}
+    for item in slices:
+        for port in items(at(item, "ports")):
+            protocol = (text(at(port, "protocol")) or "TCP").lower()
+            number = at(port, "port")
+            if (protocol, text(at(port, "name"))) in names and isinstance(number, int):
+                found[protocol].add(number)
+    for port in items(at(service, "spec", "ports")):
+        protocol = (text(at(port, "protocol")) or "TCP").lower()
+        target = at(port, "targetPort") or 53
+        if at(port, "port") != 53 or found.get(protocol, {0}):
+            continue
+        found[protocol].update([target] if isinstance(target, int) else _by_name(world, selector, target))
+    return {protocol: sorted(numbers) for protocol, numbers in found.items()}
+
+
+def _by_name(world: World, selector: dict[str, str], target: Any) -> list[int]:
     found = [
         at(port, "containerPort")
         for pod in world.pods
-        if at(pod, "metadata", "namespace") == namespace
-        and selector
-        and all((at(pod, "metadata", "labels") or {}).get(key) == value for key, value in selector.items())
+        if selector and selector.items() <= obs.labels_of(pod).items()
         for container in items(at(pod, "spec", "containers"))
         for port in items(at(container, "ports"))
         if at(port, "name") == target
     ]
-    return [port for port in found if isinstance(port, int)] or [53]
+    return [port for port in found if isinstance(port, int)]
 
 
 def _node_local(world: World) -> str:
     """Address of a NodeLocal DNSCache that runs on the node's network (first item of -localip, else the default)."""
     for item in world.daemonsets:
         name = text(at(item, "metadata", "name"))
-        if at(item, "metadata", "labels", "k8s-app") != "node-local-dns" and name != "node-local-dns":
+        if obs.labels_of(item).get("k8s-app") != "node-local-dns" and name != "node-local-dns":
             continue
         if at(item, "spec", "template", "spec", "hostNetwork") is not True:
             continue
@@ -128,11 +188,12 @@ def _domain(world: World) -> str:
         words = line.split()
         if words[:1] == ["kubernetes"] and len(words) > 1 and not words[1].endswith((".arpa", "{")):
             return words[1].rstrip(".")
-    _reference, data = world.config_map("kubelet-config")
-    for line in text(data.get("kubelet")).splitlines():
-        if line.strip().startswith("clusterDomain:"):
-            return line.split(":", 1)[1].strip().strip('"')
-    return "cluster.local"
+    reference, data = world.config_map("kubelet-config")
+    domain = text(at(document(world, reference, data.get("kubelet")), "clusterDomain"))
+    reference, data = world.config_map("kubeadm-config")
+    domain = domain or text(at(document(world, reference, data.get("ClusterConfiguration")), "networking", "dnsDomain"))
+    domain = domain or next(iter(_server_flag(world, "cluster-domain")), "")
+    return domain.rstrip(".") or "cluster.local"
 
 
 def forwarders(world: World) -> list[str]:

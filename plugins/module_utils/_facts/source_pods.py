@@ -6,16 +6,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
+from typing import Any
 
 import yaml
 
 from .._topology.model import Network
 from . import observations as obs
-from .cni import CniFound, containers_env, node_arguments
+from .cni import CniFound, antrea_config, containers_env, flannel_configs, node_arguments
 from .distribution import DEFAULTS, Distribution
-from .observations import Observation, at, items, networks, text
+from .observations import Observation, annotations_of, at, items, mapping, networks, text
 from .world import World
 
 
@@ -24,8 +24,9 @@ def collect(world: World, cni: CniFound, distribution: Distribution) -> Iterable
     yield from _openshift(world)
     yield from _calico(world)
     yield from _cilium(world)
-    yield from _flannel(world)
-    yield from _environment(world)
+    yield from _flannel(world, cni)
+    yield from _environment(world, cni)
+    yield from _antrea(world)
     yield from _ovn(world)
     yield from _arguments(world, distribution)
     yield from flags(world, "pods", "kube-controller-manager", "cluster-cidr", "nodes")
@@ -39,206 +40,176 @@ def _openshift(world: World) -> Iterable[Observation]:
         if at(item, "metadata", "name") != "cluster":
             continue
         for part in ("status", "spec"):
-            raw = [text(at(entry, "cidr")) for entry in items(at(item, part, "clusterNetwork"))]
-            if networks(raw):
-                field = f"{part}.clusterNetwork"
-                yield Observation(
-                    "pods", networks(raw), obs.ALLOCATES, "openshift", "network/cluster", field, ", ".join(raw), "openshift"
+            raw = [at(entry, "cidr") for entry in items(at(item, part, "clusterNetwork"))]
+            if raw:
+                yield from world.asking.claim(
+                    "pods", raw, obs.ALLOCATES, "openshift", "network/cluster", f"{part}.clusterNetwork", "openshift"
                 )
                 break
 
 
 def _calico(world: World) -> Iterable[Observation]:
     """Several pools are a union. A disabled pool keeps its addresses; one for load balancers alone has no pods."""
-    found: list[Network] = []
-    raws: list[str] = []
+    raws: list[Any] = []
     names: list[str] = []
     for pool in world.optional.get("ippools", []):
         uses = at(pool, "spec", "allowedUses")
         if isinstance(uses, list) and uses and "Workload" not in uses:
             continue
-        raw = text(at(pool, "spec", "cidr"))
-        found += networks(raw)
-        raws.append(raw)
+        raws.append(at(pool, "spec", "cidr"))
         names.append(text(at(pool, "metadata", "name")))
-    if found:
-        yield Observation(
-            "pods",
-            tuple(found),
-            obs.ALLOCATES,
-            "calico-ippool",
-            f"ippool/{','.join(names)}",
-            "spec.cidr",
-            ", ".join(raws),
-            "calico",
-        )
+    ref = f"ippool/{','.join(sorted(names))}"
+    yield from world.asking.claim("pods", raws, obs.ALLOCATES, "calico-ippool", ref, "spec.cidr", "calico")
 
 
 def _cilium(world: World) -> Iterable[Observation]:
-    reference, data = world.config_map("cilium-config")
-    raw = [text(data.get(key)) for key in ("cluster-pool-ipv4-cidr", "cluster-pool-ipv6-cidr") if text(data.get(key))]
-    if networks(raw):
-        yield Observation(
-            "pods", networks(raw), obs.ALLOCATES, "cilium-config", reference, "cluster-pool-ipv4-cidr", ", ".join(raw), "cilium"
-        )
+    asking = world.asking
+    for (namespace, name), data in world.config.items():
+        if name != "cilium-config":
+            continue
+        raw = [data[key] for key in ("cluster-pool-ipv4-cidr", "cluster-pool-ipv6-cidr") if data.get(key)]
+        ref = f"configmap/{namespace}/{name}"
+        yield from asking.claim("pods", raw, obs.ALLOCATES, "cilium-config", ref, "cluster-pool-ipv4-cidr", "cilium")
     pools = [
-        text(cidr)
+        cidr
         for pool in world.optional.get("ciliumpools", [])
         for family in ("ipv4", "ipv6")
         for cidr in items(at(pool, "spec", family, "cidrs"))
     ]
-    if networks(pools):
-        yield Observation(
-            "pods",
-            networks(pools),
-            obs.ALLOCATES,
-            "cilium-pool",
-            "ciliumpodippool",
-            "spec.ipv4.cidrs",
-            ", ".join(pools),
-            "cilium-pools",
-        )
-    subnets = [
-        text(at(eni, "subnet", "cidr"))
-        for node in world.optional.get("ciliumnodes", [])
-        for eni in (at(node, "status", "eni", "enis") or {}).values()
-    ]
-    if networks(subnets):
-        yield Observation(
-            "pods",
-            networks(subnets),
-            obs.ALLOCATES,
-            "cilium-eni",
-            "ciliumnode",
-            "status.eni.enis[].subnet.cidr",
-            ", ".join(subnets),
-            "vpc",
-            False,
-        )
-    slices = [text(cidr) for node in world.optional.get("ciliumnodes", []) for cidr in items(at(node, "spec", "ipam", "podCIDRs"))]
-    if networks(slices):
-        yield Observation(
-            "pods",
-            networks(slices),
-            obs.OBSERVED,
-            "ciliumnode",
-            "ciliumnode",
-            "spec.ipam.podCIDRs",
-            ", ".join(slices),
-            "cilium",
-            False,
-        )
+    yield from asking.claim("pods", pools, obs.ALLOCATES, "cilium-pool", "ciliumpodippool", "spec.ipv4.cidrs", "cilium-pools")
+    for node in world.optional.get("ciliumnodes", []):
+        ref = f"ciliumnode/{text(at(node, 'metadata', 'name'))}"
+        subnets = [at(eni, "subnet", "cidr") for eni in mapping(at(node, "status", "eni", "enis")).values()]
+        field = "status.eni.enis[].subnet.cidr"
+        yield from asking.claim("pods", subnets, obs.ALLOCATES, "cilium-eni", ref, field, "vpc", False)
+        slices = at(node, "spec", "ipam", "podCIDRs")
+        yield from asking.claim("pods", slices, obs.OBSERVED, "ciliumnode", ref, "spec.ipam.podCIDRs", "cilium", False)
 
 
-def _flannel(world: World) -> Iterable[Observation]:
-    for name, namespaces in (
-        ("kube-flannel-cfg", ("kube-flannel", "kube-system")),
-        ("canal-config", ("kube-system",)),
-        ("rke2-canal-config", ("kube-system",)),
-    ):
-        reference, data = world.config_map(name, *namespaces)
-        raw = text(data.get("net-conf.json"))
-        try:
-            config = json.loads(raw) if raw else {}
-        except ValueError:
-            world.asking.notes.malformed.append(f"{reference}: net-conf.json is no JSON")
-            continue
-        words = [text(at(config, "Network"))] if at(config, "EnableIPv4") is not False else []
+def _flannel(world: World, cni: CniFound) -> Iterable[Observation]:
+    """A ConfigMap of flannel's stays behind when flannel goes: it speaks for the node slices only while flannel runs."""
+    mechanism = "nodes" if cni.name in ("flannel", "canal") else "flannel"
+    for reference, config in flannel_configs(world):
+        words = [at(config, "Network")] if at(config, "EnableIPv4") is not False else []
         if at(config, "EnableIPv6") is True:
-            words.append(text(at(config, "IPv6Network")))
-        if networks(words):
-            yield Observation(
-                "pods", networks(words), obs.ALLOCATES, "flannel", reference, "net-conf.json", " ".join(words), "nodes"
-            )
+            words.append(at(config, "IPv6Network"))
+        words = [word for word in words if word is not None]
+        yield from world.asking.claim("pods", words, obs.ALLOCATES, "flannel", reference, "net-conf.json", mechanism)
 
 
-def _environment(world: World) -> Iterable[Observation]:
+def _environment(world: World, cni: CniFound) -> Iterable[Observation]:
     for item in world.daemonsets:
-        name = text(at(item, "metadata", "name"))
-        reference = f"daemonset/{at(item, 'metadata', 'namespace')}/{name}"
-        for variable, mechanism in (("POD_SUBNET", "nodes"), ("IPALLOC_RANGE", "weave")):
+        if at(item, "status", "desiredNumberScheduled") == 0:
+            continue
+        ref = f"daemonset/{at(item, 'metadata', 'namespace')}/{text(at(item, 'metadata', 'name'))}"
+        for variable, kind, name, ipam in (
+            ("POD_SUBNET", "kindnet", "kindnet", "nodes"),
+            ("IPALLOC_RANGE", "weave-net", "weave", "weave"),
+        ):
+            mechanism = ipam if cni.name == name else name
             raw = containers_env(item, variable)
-            if networks(raw):
-                yield Observation("pods", networks(raw), obs.RUNNING, name, reference, f"env {variable}", raw, mechanism)
+            yield from world.asking.claim("pods", raw, obs.RUNNING, kind, ref, f"env {variable}", mechanism)
+
+
+def _antrea(world: World) -> Iterable[Observation]:
+    reference, controller = antrea_config(world)
+    if at(controller, "nodeIPAM", "enableNodeIPAM") is True:
+        raw = at(controller, "nodeIPAM", "clusterCIDRs")
+        yield from world.asking.claim("pods", raw, obs.ALLOCATES, "antrea-config", reference, "nodeIPAM.clusterCIDRs", "antrea")
 
 
 def _ovn(world: World) -> Iterable[Observation]:
     reference, data = world.config_map("ovn-config", "ovn-kubernetes")
-    raw = text(data.get("net_cidr"))
-    if networks(raw):
-        yield Observation("pods", networks(raw), obs.RUNNING, "ovn-config", reference, "net_cidr", raw, "ovn")
+    yield from world.asking.claim("pods", data.get("net_cidr"), obs.RUNNING, "ovn-config", reference, "net_cidr", "ovn")
 
 
 def _arguments(world: World, distribution: Distribution) -> Iterable[Observation]:
     for node, words in node_arguments(world, distribution).items():
         raw = obs.flag_values(words, "cluster-cidr")
         where = f"node/{node}"
-        if raw and networks(raw):
-            yield Observation("pods", networks(raw), obs.RUNNING, "node-args", where, "--cluster-cidr", ",".join(raw), "nodes")
-        elif raw is None:
-            default = family_defaults(world, DEFAULTS[distribution.name][0])
+        if raw is not None:
+            yield from world.asking.claim("pods", raw, obs.RUNNING, "node-args", where, "--cluster-cidr", "nodes")
+            continue
+        default = family_defaults(world, DEFAULTS[distribution.name][0])
+        if default:
             yield Observation("pods", default, obs.RUNNING, "node-args", where, "no --cluster-cidr: the default", "", "nodes")
 
 
 def family_defaults(world: World, ranges: tuple[str, ...]) -> tuple[Network, ...]:
-    """The defaults of the families in which nodes have addresses; several families are never a default by themselves."""
-    versions = {found.version for node in world.nodes for found in networks(text(at(node, "spec", "podCIDR")))}
+    """The default of the family that nodes have slices in; several families are never a default by themselves."""
+    versions = {
+        found.version
+        for node in world.nodes
+        for found in networks(at(node, "spec", "podCIDRs") or text(at(node, "spec", "podCIDR")))
+    }
+    if len(versions) > 1:
+        return ()
     return tuple(found for found in networks(list(ranges)) if found.version in (versions or {4}))
 
 
 def flags(world: World, about: str, component: str, name: str, mechanism: str) -> Iterable[Observation]:
     """One observation per pod of a control-plane component that has the flag."""
     for pod in world.static_pods(component):
-        raw = obs.flag(pod, name)
-        if component == "kube-controller-manager" and about == "pods" and obs.flag(pod, "allocate-node-cidrs") != ["true"]:
+        if about == "pods" and not any(obs.switch(words, "allocate-node-cidrs") for words in obs.command_lines(pod)):
             continue  # the range is then nobody's
-        if raw and networks(raw):
-            reference = f"pod/kube-system/{at(pod, 'metadata', 'name')}"
-            yield Observation(about, networks(raw), obs.RUNNING, component, reference, f"--{name}", ",".join(raw), mechanism)
+        raw = obs.flag(pod, name)
+        ref = f"pod/kube-system/{text(at(pod, 'metadata', 'name'))}"
+        yield from world.asking.claim(about, raw, obs.RUNNING, component, ref, f"--{name}", mechanism)
+
+
+def document(world: World, reference: str, raw: str | None) -> Any:
+    """YAML in a ConfigMap; what is none is noted."""
+    try:
+        return yaml.safe_load(raw) if raw else {}
+    except (yaml.YAMLError, RecursionError, ValueError):
+        world.asking.malformed(f"{reference}: no YAML")
+        return {}
 
 
 def kubeadm(world: World, about: str, key: str, mechanism: str) -> Iterable[Observation]:
     """The installation's record. It is not kept up to date."""
     reference, data = world.config_map("kubeadm-config")
-    raw_text = text(data.get("ClusterConfiguration"))
-    try:
-        config = yaml.safe_load(raw_text) if raw_text else {}
-    except (yaml.YAMLError, RecursionError):
-        world.asking.notes.malformed.append(f"{reference}: ClusterConfiguration is no YAML")
-        return
-    raw = text(at(config, "networking", key))
-    if networks(raw):
-        yield Observation(about, networks(raw), obs.RECORD, "kubeadm", reference, f"networking.{key}", raw, mechanism)
+    config = document(world, reference, data.get("ClusterConfiguration"))
+    raw = at(config, "networking", key)
+    yield from world.asking.claim(about, raw, obs.RECORD, "kubeadm", reference, f"networking.{key}", mechanism)
 
 
 def _kube_proxy(world: World) -> Iterable[Observation]:
+    """What kube-proxy takes for the pod range; it only decides what is masqueraded, so it is no more than a record."""
     reference, data = world.config_map("kube-proxy")
-    try:
-        config = yaml.safe_load(text(data.get("config.conf"))) if data.get("config.conf") else {}
-    except (yaml.YAMLError, RecursionError):
-        world.asking.notes.malformed.append(f"{reference}: config.conf is no YAML")
-        config = {}
-    raw = text(at(config, "clusterCIDR"))
-    if networks(raw):
-        yield Observation("pods", networks(raw), obs.RECORD, "kube-proxy", reference, "config.conf clusterCIDR", raw, "nodes")
+    config = document(world, reference, data.get("config.conf"))
+    raw = at(config, "clusterCIDR")
+    yield from world.asking.claim("pods", raw, obs.RECORD, "kube-proxy", reference, "config.conf clusterCIDR", "nodes")
+    for pod in world.static_pods("kube-proxy"):
+        ref = f"pod/kube-system/{text(at(pod, 'metadata', 'name'))}"
+        yield from world.asking.claim(
+            "pods", obs.flag(pod, "cluster-cidr"), obs.RECORD, "kube-proxy", ref, "--cluster-cidr", "nodes"
+        )
 
 
 def _slices(world: World) -> Iterable[Observation]:
     for node in world.nodes:
+        ref = f"node/{text(at(node, 'metadata', 'name'))}"
+        notes = annotations_of(node)
+        for key in ("kube-router.io/pod-cidrs", "kube-router.io/pod-cidr"):
+            yield from world.asking.claim("pods", notes.get(key), obs.OBSERVED, "kube-router", ref, key, "nodes", False)
         raw = at(node, "spec", "podCIDRs") or at(node, "spec", "podCIDR")
-        if networks(raw):
-            reference = f"node/{at(node, 'metadata', 'name')}"
-            yield Observation(
-                "pods", networks(raw), obs.OBSERVED, "node", reference, "spec.podCIDRs", " ".join(obs.split(raw)), "nodes", False
-            )
+        yield from world.asking.claim("pods", raw, obs.OBSERVED, "node", ref, "spec.podCIDRs", "nodes", False)
 
 
 def observed(world: World) -> tuple[Network, ...]:
     """Addresses of running pods that have a network of their own."""
-    words = [
-        at(entry, "ip")
-        for pod in world.pods
-        if at(pod, "spec", "hostNetwork") is not True and at(pod, "status", "phase") == "Running"
-        for entry in items(at(pod, "status", "podIPs"))
-    ]
-    return obs.hosts(words)
+    return obs.hosts(world.pod_ips)
+
+
+def doubled(world: World) -> list[str]:
+    """Slices that two nodes have at once: one of them is a leftover, or the allocator is broken."""
+    seen: dict[Network, str] = {}
+    found = []
+    for node in world.nodes:
+        name = text(at(node, "metadata", "name"))
+        for network in networks(at(node, "spec", "podCIDRs") or text(at(node, "spec", "podCIDR"))):
+            other = seen.setdefault(network, name)
+            if other != name:
+                found.append(f"the nodes {other} and {name} have the same slice {network}")
+    return found

@@ -12,39 +12,32 @@ from .._topology.model import Network
 from . import observations as obs
 from .cni import node_arguments
 from .distribution import DEFAULTS, Distribution
-from .observations import Observation, at, items, networks, text
+from .observations import Observation, at, items, text
 from .source_pods import family_defaults, flags, kubeadm
 from .world import World
 
 
 def collect(world: World, distribution: Distribution) -> Iterable[Observation]:
-    found = [text(cidr) for item in world.service_cidrs for cidr in items(at(item, "spec", "cidrs"))]
-    if networks(found):
-        names = ",".join(text(at(item, "metadata", "name")) for item in world.service_cidrs)
-        yield Observation(
-            "services", networks(found), obs.ALLOCATES, "servicecidr", f"servicecidr/{names}", "spec.cidrs", ", ".join(found)
-        )
+    asking = world.asking
+    # Those that are not ready or on their way out too, while addresses of theirs may be in use.
+    found = [cidr for item in world.service_cidrs for cidr in items(at(item, "spec", "cidrs"))]
+    names = ",".join(sorted(text(at(item, "metadata", "name")) for item in world.service_cidrs))
+    yield from asking.claim("services", found, obs.ALLOCATES, "servicecidr", f"servicecidr/{names}", "spec.cidrs")
     for item in world.optional.get("openshift", []):
-        raw = [text(entry) for entry in items(at(item, "status", "serviceNetwork"))]
-        if networks(raw):
-            yield Observation(
-                "services", networks(raw), obs.ALLOCATES, "openshift", "network/cluster", "status.serviceNetwork", ", ".join(raw)
-            )
+        raw = at(item, "status", "serviceNetwork") or at(item, "spec", "serviceNetwork")
+        yield from asking.claim("services", raw, obs.ALLOCATES, "openshift", "network/cluster", "status.serviceNetwork")
     for component in ("kube-apiserver", "kube-controller-manager"):
         yield from flags(world, "services", component, "service-cluster-ip-range", "")
     for node, words in node_arguments(world, distribution).items():
         raw_flag = obs.flag_values(words, "service-cidr")
-        if raw_flag and networks(raw_flag):
-            yield Observation(
-                "services", networks(raw_flag), obs.RUNNING, "node-args", f"node/{node}", "--service-cidr", ",".join(raw_flag)
-            )
-        elif raw_flag is None:
-            default = family_defaults(world, DEFAULTS[distribution.name][1])
+        if raw_flag is not None:
+            yield from asking.claim("services", raw_flag, obs.RUNNING, "node-args", f"node/{node}", "--service-cidr")
+            continue
+        default = family_defaults(world, DEFAULTS[distribution.name][1])
+        if default:
             yield Observation("services", default, obs.RUNNING, "node-args", f"node/{node}", "no --service-cidr: the default")
     reference, data = world.config_map("ovn-config", "ovn-kubernetes")
-    if networks(text(data.get("svc_cidr"))):
-        raw_text = text(data.get("svc_cidr"))
-        yield Observation("services", networks(raw_text), obs.RUNNING, "ovn-config", reference, "svc_cidr", raw_text)
+    yield from asking.claim("services", data.get("svc_cidr"), obs.RUNNING, "ovn-config", reference, "svc_cidr")
     yield from kubeadm(world, "services", "serviceSubnet", "")
 
 
@@ -54,10 +47,6 @@ def anchors(world: World) -> tuple[Network, ...]:
 
 
 def observed(world: World) -> tuple[Network, ...]:
-    words = [
-        address
-        for service in (*world.services, world.kubernetes)
-        for address in (items(at(service, "spec", "clusterIPs")) or [at(service, "spec", "clusterIP")])
-        if address != "None"
-    ]
-    return obs.hosts(words)
+    """ClusterIPs in use."""
+    words = [*world.cluster_ips, *items(at(world.kubernetes, "spec", "clusterIPs")), at(world.kubernetes, "spec", "clusterIP")]
+    return obs.hosts(word for word in words if word != "None")

@@ -38,7 +38,7 @@ class Key:
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Key:
         meta = manifest["metadata"]
-        return cls(manifest["apiVersion"], manifest["kind"], meta.get("namespace", ""), meta["name"])
+        return cls(manifest["apiVersion"], manifest["kind"], meta.get("namespace", ""), meta.get("name") or meta["generateName"])
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace + '/' if self.namespace else ''}{self.name}"
