@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from .._errors import FaultsError
 from .._facts.model import Facts
+from .._overlay.scripts import finder_port
 from .._topology.model import Gateway, Topology
 from . import gateway_credentials, names
 from .gateway_checks import check as check_gateways
@@ -184,7 +185,10 @@ def services(topology: Topology, facts: Facts, gateway: Gateway) -> list[Manifes
     spec: Manifest = {
         "selector": names.gateway_pods(topology, gateway),
         "publishNotReadyAddresses": True,
-        "ports": [{"name": "overlay", "protocol": "UDP", "port": port, "targetPort": port}],
+        "ports": [
+            {"name": name, "protocol": "UDP", "port": number, "targetPort": number}
+            for name, number in (("overlay", port), ("finder", finder_port(port)))
+        ],
     }
     pairs = ((names.gateway_headless(gateway), {"clusterIP": "None"}), (names.gateway_object(gateway), {"type": "ClusterIP"}))
     return [

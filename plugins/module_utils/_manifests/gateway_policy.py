@@ -15,6 +15,7 @@ import ipaddress
 
 from .._errors import FaultsError
 from .._facts.model import Facts
+from .._overlay.scripts import finder_port
 from .._topology.model import Port, Topology
 from . import names
 from .addresses import public_blocks
@@ -99,7 +100,9 @@ def policy(topology: Topology, facts: Facts, live: Live, case: Case, *, asks_clu
     gateway = case.gateway
     clients = client_peers(topology, live, case)
     overlay = [Port(names.overlay_port(gateway, facts), "UDP")]
-    ingress = [rule("from", clients, [] if gateway.overlay.scripts == "image" else overlay)] if clients else []
+    # where clients ask for the pod's address behind the ClusterIP
+    finder = Port(finder_port(overlay[0].number), "UDP")
+    ingress = [rule("from", clients, [] if gateway.overlay.scripts == "image" else [*overlay, finder])] if clients else []
     egress = [endpoint_rule(case, facts)]
     if clients:
         egress.append(rule("to", clients, overlay))

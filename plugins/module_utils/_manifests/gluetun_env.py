@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .._facts.model import Facts
+from .._overlay.scripts import finder_port
 from .gluetun import FILTERS, Release
 from .gluetun_case import Case
 from .gluetun_values import canonical, tidy, truth
@@ -61,7 +62,9 @@ def environment(case: Case, facts: Facts, overlay_port: int, secrets: Iterable[s
     if facts.dns.node_local_ip:
         ranges.append(f"{facts.dns.node_local_ip}/{128 if ':' in facts.dns.node_local_ip else 32}")
     values["FIREWALL_OUTBOUND_SUBNETS"] = _joined(ranges, case.setting("FIREWALL_OUTBOUND_SUBNETS"))
-    values["FIREWALL_INPUT_PORTS"] = _joined([str(overlay_port)], case.setting("FIREWALL_INPUT_PORTS"))
+    values["FIREWALL_INPUT_PORTS"] = _joined(
+        [str(overlay_port), str(finder_port(overlay_port))], case.setting("FIREWALL_INPUT_PORTS")
+    )
     if case.release is Release.V341:
         values |= {"STORAGE_FILEPATH": "", "DNS_ADDRESS": resolver(case)}
     else:

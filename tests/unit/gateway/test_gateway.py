@@ -192,7 +192,7 @@ def test_environment_of_v341() -> None:
     assert values == {
         "DNS_ADDRESS": "1.1.1.1",
         "DNS_SERVER": "off",
-        "FIREWALL_INPUT_PORTS": "48879",
+        "FIREWALL_INPUT_PORTS": "48879,48880",
         "FIREWALL_OUTBOUND_SUBNETS": "10.42.0.0/16,10.43.0.0/16",
         "HEALTH_RESTART_VPN": "on",
         "HTTP_CONTROL_SERVER_ADDRESS": "127.0.0.1:8000",
@@ -227,8 +227,8 @@ def test_environment_of_the_next_release() -> None:
             {"settings": {"FIREWALL_OUTBOUND_SUBNETS": "192.168.7.0/24"}},
             {"FIREWALL_OUTBOUND_SUBNETS": "10.42.0.0/16,10.43.0.0/16,192.168.7.0/24"},
         ),
-        ({"settings": {"FIREWALL_INPUT_PORTS": "8888"}}, {"FIREWALL_INPUT_PORTS": "48879,8888"}),
-        ({"overlay": {"port": 5555}}, {"FIREWALL_INPUT_PORTS": "5555"}),
+        ({"settings": {"FIREWALL_INPUT_PORTS": "8888"}}, {"FIREWALL_INPUT_PORTS": "48879,48880,8888"}),
+        ({"overlay": {"port": 5555}}, {"FIREWALL_INPUT_PORTS": "5555,5556"}),
         ({"settings": {"DNS_ADDRESS": "10.2.0.1"}}, {"DNS_ADDRESS": "10.2.0.1"}),
         ({"settings": {"WIREGUARD_MTU": 1280}}, {"WIREGUARD_MTU": "1280"}),
         ({"server": {"countries": ["Netherlands", "Iceland"]}}, {"SERVER_COUNTRIES": "Netherlands,Iceland"}),
@@ -359,7 +359,9 @@ def test_services() -> None:
     assert "clusterIP" not in service["spec"]
     for item in (headless, service, clients):
         assert item["spec"]["publishNotReadyAddresses"] is True
-        assert item["spec"]["ports"] == [{"name": "overlay", "protocol": "UDP", "port": 48879, "targetPort": 48879}]
+        ports = [(port["name"], port["protocol"], port["port"], port["targetPort"]) for port in item["spec"]["ports"]]
+        finder = [] if item is clients else [("finder", "UDP", 48880, 48880)]
+        assert ports == [("overlay", "UDP", 48879, 48879), *finder]
     assert service["spec"]["selector"] == found(desired, "Deployment")["spec"]["selector"]["matchLabels"]
     assert clients["spec"]["selector"] == {"homelab.netguard/client": "g", "homelab.netguard/instance": "home"}
 
@@ -381,7 +383,7 @@ def test_policy_of_a_native_provider() -> None:
         }
         for name in ("index", "media")
     ]
-    assert spec["ingress"] == [{"from": clients, "ports": [{"protocol": "UDP", "port": 48879}]}]
+    assert spec["ingress"] == [{"from": clients, "ports": [{"protocol": "UDP", "port": 48879}, {"protocol": "UDP", "port": 48880}]}]
     assert spec["egress"][0]["ports"] == [{"protocol": "UDP", "port": 51820}]
     assert spec["egress"][1] == {"to": clients, "ports": [{"protocol": "UDP", "port": 48879}]}
     (world,) = spec["egress"][0]["to"]
