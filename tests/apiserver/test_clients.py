@@ -414,6 +414,8 @@ def test_a_rollout_that_does_not_end_is_explained(home: Home) -> None:
     assert "Deployment" in result["msg"]
     assert "not ready after 3 s" in result["msg"]
     assert "Unschedulable" in result["msg"]
+    assert result["changed"], "what was done is told all the same"
+    assert result["counts"]["patched"] == 1
     assert guard_first(home.get("Deployment", "web")), "it stays closed and injected"
 
 

@@ -89,7 +89,11 @@ def _present(context: Context) -> dict[str, Any]:
     rollouts = Rollouts(context)
     if context.waits:
         touched = {patch.target for patch in desired.patches}
-        rollouts.wait([item for item in _workloads(there) if Key.of(item) in touched or not rolled_out(item)[0]], guard=True)
+        pending = [item for item in _workloads(there) if Key.of(item) in touched or not rolled_out(item)[0]]
+        try:
+            rollouts.wait(pending, guard=True)
+        except NetguardError as error:  # what was done is told all the same
+            raise NetguardError(str(error), **{**outcome.result(), "notes": [*notes, *rollouts.told()], **error.details}) from None
         outcome.add(killswitch.settle(context, [client.app for client in there], _images(context)))
     if former:
         _release(context, outcome, rollouts, former, live, {app.key for app in topology.clients})
