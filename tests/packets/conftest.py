@@ -36,6 +36,10 @@ class Stage:
         self.c1 = self.home.client_pod("c1", 10)
         self.home.prober(self.c1, source=self.c1.ip)
 
+    @property
+    def where(self) -> str:
+        return f"{self.profile}, {self.shell}"
+
     def connect(self) -> None:
         """Whatever a row left behind, the next one begins with a client that is connected."""
         home = self.home
@@ -53,7 +57,7 @@ class Stage:
         home.back(self.c1)
 
     def record(self, row: str, state: str, seen: Seen, **more: object) -> None:
-        EVIDENCE.add(row, f"{self.profile}, {self.shell}", state, seen, **more)
+        EVIDENCE.add(row, self.where, state, seen, **more)
 
     def closed(self, row: str, state: str, seen: Seen, *, ignore: tuple[str, ...] = (), **more: object) -> None:
         """The row's claim: while the probes never paused, nothing left by another way than the tunnel."""
@@ -101,6 +105,24 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 def connected(stage: Stage) -> Stage:
     stage.connect()
     return stage
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "everywhere: the row runs in every layout; the others in the first alone")
+    config.addinivalue_line("markers", "layout(name): the row runs in this layout")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Which row runs where; NETGUARD_PACKETS=all runs every row of the matrix in every layout."""
+    first = "-".join(HOMES[0])
+    kept, dropped = [], []
+    for item in items:
+        here = item.callspec.id if hasattr(item, "callspec") else first
+        layout = item.get_closest_marker("layout")
+        everywhere = item.get_closest_marker("everywhere") or os.environ.get("NETGUARD_PACKETS") == "all"
+        (kept if (layout.args[0] == here if layout else here == first or everywhere) else dropped).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=dropped)
 
 
 @pytest.hookimpl(hookwrapper=True)

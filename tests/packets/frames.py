@@ -204,3 +204,33 @@ class Talker:
     def received(self) -> int:
         got, self.got = self.got, 0
         return got
+
+
+class Sink:
+    """Takes in whatever is sent to it."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self.server = socket.create_server((address, port))
+
+    def work(self) -> None:
+        while True:
+            made = self.server.accept()[0]
+            while made.recv(1 << 20):
+                pass
+
+
+class Pump:
+    """Sends as fast as it can."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self.where = (address, port)
+
+    def measure(self, seconds: float) -> float:
+        """Mbit/s that the other end has acknowledged."""
+        block, sent = b"\0" * 65536, 0
+        with socket.create_connection(self.where, timeout=5) as made:
+            begun = time.monotonic()
+            while time.monotonic() - begun < seconds:
+                sent += made.send(block)
+            waiting = struct.unpack("i", fcntl.ioctl(made.fileno(), 0x5411, b"\0\0\0\0"))[0]
+            return (sent - waiting) * 8 / (time.monotonic() - begun) / 1e6

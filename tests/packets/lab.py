@@ -24,7 +24,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from ansible_collections.homelab.netguard.plugins.module_utils._overlay import scripts, settings
@@ -324,6 +324,14 @@ class Lab:
         return ["env", f"NETGUARD_STATE={state}", f"NETGUARD_CLIENTS={folder}/clients", f"NETGUARD_GLUETUN={folder}/gluetun",
                 f"POD_IPS={pod.ips}", f"HOST_IPS={','.join(NODES[pod.node])}", "unshare", "-m", "--propagation", "private",
                 "/bin/sh", "-c", setup, "container", *shell, str(folder / script), *more]  # fmt: skip
+
+    @staticmethod
+    def pods_v4() -> IPv4Network:
+        return IPv4Network(PODS[0])
+
+    @staticmethod
+    def pods_v6() -> IPv6Network:
+        return IPv6Network(PODS[1])
 
     def client_settings(self, **changes: object) -> settings.ClientSettings:
         values: dict[str, object] = {

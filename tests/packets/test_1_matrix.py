@@ -9,11 +9,14 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
+
 from .conftest import EVIDENCE, Stage
 from .home import WG_PORT
 from .lab import wait_for
 
 
+@pytest.mark.everywhere
 def test_c0_without_anything_every_probe_is_seen(stage: Stage) -> None:
     """The positive control: what no sensor could see would prove nothing."""
     wanted = set(stage.home.probers["c1"].call("read", False)["kinds"]) | {"udp4 unbound"}
@@ -31,6 +34,7 @@ def test_c0_without_anything_every_probe_is_seen(stage: Stage) -> None:
     assert seen.ipv6 > 0
 
 
+@pytest.mark.everywhere
 def test_f1_before_its_gateway(stage: Stage) -> None:
     """The client starts, its gateway does not exist: closed from the end of the first container on, and not ready."""
     begun = time.monotonic()
@@ -47,6 +51,7 @@ def test_f1_before_its_gateway(stage: Stage) -> None:
     assert "waits for the gateway" in stage.logs()
 
 
+@pytest.mark.everywhere
 def test_c1_connected(stage: Stage) -> None:
     stage.home.clear()
     begun = time.monotonic()
@@ -61,6 +66,7 @@ def test_c1_connected(stage: Stage) -> None:
     assert seen.by_vpn > 20
 
 
+@pytest.mark.everywhere
 def test_c2_bound_to_the_pods_own_interface(connected: Stage) -> None:
     seen = connected.home.watch(1.5)
     connected.closed("C2", "connected, probes bound to eth0 and to its address", seen)
@@ -70,6 +76,7 @@ def test_c2_bound_to_the_pods_own_interface(connected: Stage) -> None:
             assert not seen.alive(kind), kind
 
 
+@pytest.mark.everywhere
 def test_d1_names_go_through_the_tunnel(connected: Stage) -> None:
     seen = connected.home.watch(1.5)
     connected.closed("D1", "names asked at the pod's resolver", seen, note=f"{seen.names['tunnel']} at the tunnel's resolver")
@@ -125,6 +132,7 @@ def test_f3_refused_key(connected: Stage) -> None:
     home.kill_gluetun()
 
 
+@pytest.mark.everywhere
 def test_f4_vpn_process_killed(connected: Stage) -> None:
     stage, home = connected, connected.home
     whole, after = [], []
@@ -141,7 +149,7 @@ def test_f4_vpn_process_killed(connected: Stage) -> None:
         stage.closed("F4", "VPN process killed, its container restarts in the same namespace", seen, recover=whole[-1])
     EVIDENCE.measure(
         "back after SIGKILL of the VPN process (and after its own start)",
-        f"{stage.profile}, {stage.shell}",
+        stage.where,
         f"{min(whole):.2f} s ({min(after):.2f} s)",
     )
     assert min(after) < 0.5, (whole, after)
@@ -210,6 +218,7 @@ def test_f8_routes_and_rules_of_the_gateway(connected: Stage) -> None:
     stage.closed("F8", "the tunnel's link is deleted", home.look(), recover=recover)
 
 
+@pytest.mark.everywhere
 def test_f8_routes_of_the_client(connected: Stage) -> None:
     """Somebody gives the pod its old default routes back."""
     stage, home = connected, connected.home
@@ -227,6 +236,7 @@ def test_f8_routes_of_the_client(connected: Stage) -> None:
     assert seen.ipv6 == 0
 
 
+@pytest.mark.everywhere
 def test_f10_gateway_replaced(connected: Stage) -> None:
     stage, home = connected, connected.home
     home.clear()
@@ -238,7 +248,7 @@ def test_f10_gateway_replaced(connected: Stage) -> None:
     home.back(stage.c1, 10)
     recover = time.monotonic() - begun
     stage.closed("F10", "a new gateway pod at another address", home.look(), recover=recover)
-    EVIDENCE.measure("back on a replaced gateway", f"{stage.profile}, {stage.shell}", f"{recover:.2f} s")
+    EVIDENCE.measure("back on a replaced gateway", stage.where, f"{recover:.2f} s")
     assert recover < 3
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from . import frames
 from .conftest import Stage
 from .lab import GATEWAY_VIP, HOST, PORT, VPN, wait_for
@@ -31,6 +33,7 @@ def test_c0_start(stage: Stage) -> None:
     stage.connect()
 
 
+@pytest.mark.everywhere
 def test_f9_policy_alone(connected: Stage) -> None:
     """Rules flushed, policies ACCEPT, sidecar gone, routes lead out: the policy on the node still holds."""
     stage, home = connected, connected.home
@@ -107,6 +110,7 @@ def test_f9_bad_post_rule(connected: Stage) -> None:
     stage.closed("F9", "the rule is mended", home.look(), recover=home.back(stage.c1, 15))
 
 
+@pytest.mark.everywhere
 def test_c2_raw_frames(connected: Stage) -> None:
     """AF_PACKET skips netfilter's OUTPUT: the egress list holds it, by tc not for sockets that bypass queueing."""
     stage, home = connected, connected.home

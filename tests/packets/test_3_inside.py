@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from . import frames
 from .conftest import EVIDENCE, Stage
 from .home import Seen
@@ -17,6 +19,7 @@ from .sensors import MARKER
 C2_ADDRESS = "203.0.113.139"
 
 
+@pytest.mark.everywhere
 def test_a1_declared_ways(stage: Stage) -> None:
     """Egress by address and port, ingress by source and port; also while the VPN is down."""
     stage.connect()
@@ -94,6 +97,7 @@ def test_n1_from_outside(connected: Stage) -> None:
     home.drop(app, outside)
 
 
+@pytest.mark.everywhere
 def test_i1_the_node_asks_for_the_tunnels_address(connected: Stage) -> None:
     stage, home = connected, connected.home
     node = home.child(stage.c1.node, lambda: frames.Sender(stage.c1.veth))
@@ -111,6 +115,7 @@ def test_i1_the_node_asks_for_the_tunnels_address(connected: Stage) -> None:
     home.drop(node)
 
 
+@pytest.mark.everywhere
 def test_i2_a_third_pod_forges(connected: Stage) -> None:
     """Frames of the overlay and ARP from a pod that is no client, to the gateway and to a client."""
     stage, home = connected, connected.home
@@ -144,6 +149,7 @@ def test_i2_a_third_pod_forges(connected: Stage) -> None:
     assert stage.lab.run(home.gateway.name, "bridge fdb show dev vxlan0") == gateway_before
 
 
+@pytest.mark.everywhere
 def test_i3_another_clients_address(connected: Stage) -> None:
     """A client whose guard is gone takes another client's inner address: the gateway binds addresses to pods."""
     stage, home = connected, connected.home
@@ -219,6 +225,7 @@ def test_m1_path_mtu(connected: Stage) -> None:
     home.drop(out)
 
 
+@pytest.mark.everywhere
 def test_route_to_the_other_node_missing(connected: Stage) -> None:
     """After a node's start the routes to other nodes' pods may be missing for a while: frames would take the default route."""
     stage, home = connected, connected.home
@@ -230,7 +237,7 @@ def test_route_to_the_other_node_missing(connected: Stage) -> None:
     window = time.monotonic() - begun
     seen: Seen = home.look()
     stage.record("F11", "the node loses its routes under an open overlay", seen, block=window, note="what remains: the window")
-    EVIDENCE.measure("frames by the default route until the overlay closes", f"{stage.profile}, {stage.shell}", f"{window:.1f} s")
+    EVIDENCE.measure("frames by the default route until the overlay closes", stage.where, f"{window:.1f} s")
     assert window < 4
     assert {name for name, count in seen.leaks.items() if count} <= {"home router", "node1 uplink"}, seen.leaks
     time.sleep(0.2)

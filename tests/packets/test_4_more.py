@@ -1,0 +1,244 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Other ways to the gateway, the second protocol, forwarded ports, what it costs, and two hundred restarts."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.netguard.plugins.module_utils._overlay import settings
+from ansible_collections.homelab.netguard.plugins.module_utils._topology.model import Port
+
+from . import frames
+from .conftest import EVIDENCE, Stage
+from .home import CLIENTS, GATEWAY_NAME
+from .lab import DNS_VIP, HOST, ip_address, wait_for
+from .openvpn import configuration, server
+
+pytestmark = pytest.mark.layout("cilium-ash")
+
+
+def test_c0_connects(stage: Stage) -> None:
+    stage.connect()
+
+
+def test_client_by_name(connected: Stage) -> None:
+    """No ClusterIP: the sidecar alone may ask the cluster's DNS, and believes answers from the pod ranges only."""
+    stage, home = connected, connected.home
+    by_name = stage.lab.client_settings(gateway=None, gateway_name=GATEWAY_NAME, dns_servers=(ip_address(DNS_VIP),))
+    stage.stop_sidecar()
+    home.clear()
+    stage.lab.client_up(stage.c1, by_name)
+    wait_for("ready", lambda: stage.lab.client_ready(stage.c1), 20, 0.1)
+    stage.closed("F1", "the gateway is looked up by name, under the sidecar's own group", home.look(), recover=home.back(stage.c1))
+    home.gateway_down()
+    home.cluster_dns.call("set", GATEWAY_NAME, ["203.0.113.10"])
+    seen = home.watch(4.0)
+    stage.closed("F10", "the name leads out of the pod ranges: not believed", seen)
+    assert seen.quiet, seen.answers
+    home.gateway_up()
+    begun = time.monotonic()
+    home.back(stage.c1, 15)
+    recover = time.monotonic() - begun
+    stage.closed("F10", "by name: a new gateway pod at another address", home.look(), recover=recover)
+    EVIDENCE.measure("back on a replaced gateway, by name", stage.where, f"{recover:.2f} s")
+    assert recover < 3
+    stage.stop_sidecar()
+    stage.lab.client_up(stage.c1)
+
+
+def test_outer_ipv6(connected: Stage) -> None:
+    """The overlay between IPv6 addresses: ClusterIPs and pods of IPv6, the tunnel inside stays IPv4."""
+    stage, home = connected, connected.home
+    stage.stop_sidecar()
+    stage.lab.run("c1", "ip link del vxlan0")
+    home.gateway_down()
+    by_name = {"gateway": None, "gateway_name": GATEWAY_NAME, "dns_servers": (ip_address(DNS_VIP),)}
+    pods = (stage.lab.pods_v6(), stage.lab.pods_v4())
+    home.clear()
+    home.gateway_up(settings_changes={"outer": "6", "pods": pods})
+    stage.lab.client_up(stage.c1, stage.lab.client_settings(**by_name, pods=pods))
+    wait_for("ready", lambda: stage.lab.client_ready(stage.c1), 20, 0.1)
+    recover = home.back(stage.c1)
+    assert "2001:db8:b::" in stage.lab.run("c1", "bridge fdb show dev vxlan0")
+    stage.closed("C1", "connected, outer VXLAN over IPv6", home.watch(1.5), recover=recover)
+    stage.stop_sidecar()
+    stage.lab.run("c1", "ip link del vxlan0")
+    home.gateway_down()
+    home.gateway_up()
+    stage.lab.client_up(stage.c1)
+
+
+def test_openvpn(connected: Stage) -> None:
+    stage, home = connected, connected.home
+    folder = stage.folder / "openvpn"
+    process = server(stage.lab, folder)
+    home.kill_gluetun()
+    environment = home.gateway_environment(VPN_TYPE="openvpn", OPENVPN_CUSTOM_CONFIG=str(configuration(folder)))
+    environment = {key: value for key, value in environment.items() if not key.startswith("WIREGUARD")}
+    home.gluetun(environment)
+    recover = home.back(stage.c1, 20)
+    seen = home.watch(1.5)
+    stage.closed("C1", "connected by OpenVPN", seen, recover=recover)
+    assert seen.alive() > 10
+    home.kill_gluetun()
+    seen = home.watch(1.5)
+    stage.closed("F4", "OpenVPN: process killed", seen)
+    assert seen.quiet, seen.answers
+    home.clear()
+    begun = time.monotonic()
+    home.gluetun(environment)
+    home.back(stage.c1, 20)
+    stage.closed("F4", "OpenVPN: container restarts", home.look(), recover=time.monotonic() - begun)
+    home.kill_gluetun()
+    stage.lab.stop(process, signal.SIGKILL)
+
+
+def test_forwarded_ports(connected: Stage) -> None:
+    """From the provider's end to the client's own port, by another number; nothing else comes in."""
+    stage, home = connected, connected.home
+    name = "netguard-forward-qbittorrent.media.svc.cluster.local"
+    home.cluster_dns.call("set", name, [stage.c1.ip])
+    stage.stop_sidecar()
+    stage.lab.client_up(stage.c1, stage.lab.client_settings(forwards=(Port(6881),)))
+    assert home.gateway is not None
+    folder = stage.folder / home.gateway.name
+    services = (
+        settings.ClientService(CLIENTS),
+        settings.ClientService(name, (settings.Forward(51413, 6881), settings.Forward(0, 6881))),
+    )
+    (folder / "gluetun").mkdir(exist_ok=True)
+    (folder / "gluetun" / "forwarded_port").write_text("40123\n")
+    stage.lab.write(home.gateway, {"clients": settings.render_clients(services)})
+    app = home.child("c1", lambda: frames.Listener((6881, 6882)))
+    inside = home.child("vpn", lambda: frames.Sender("wgs0"))
+    home.clear()
+    wait_for("the forward", lambda: inside.call("connects", "203.0.113.194", 51413, "", 0.3), 15, 0.2)
+    assert inside.call("connects", "203.0.113.194", 40123, "", 0.5), "the port that the provider handed out"
+    assert not inside.call("connects", "203.0.113.194", 6882, "", 0.3)
+    stage.closed("A1", "forwarded ports with another number and from the provider's file, new list without a restart", home.look())
+    home.drop(app, inside)
+
+
+def test_split_dns(connected: Stage) -> None:
+    """Cluster names by the cluster's DNS, all others through the tunnel."""
+    stage, home = connected, connected.home
+    home.gateway_down()
+    home.gateway_up(settings_changes={"dns": "split"})
+    home.back(stage.c1, 15)
+    out = home.child("c1", frames.Sender)
+    home.clear()
+    home.cluster_dns.call("asked")
+    from .probes import question
+
+    wait_for("an answer", lambda: "example" in out.call("datagram", "203.0.113.129", 53, question("web.example.test")), 10)
+    out.call("datagram", "203.0.113.129", 53, question("prowlarr.media.svc.cluster.local"))
+    asked = [what for _source, _server, what in home.cluster_dns.call("asked")]
+    assert "prowlarr.media.svc.cluster.local" in asked
+    assert "web.example.test" not in asked
+    stage.closed("D1", "split: cluster names by the cluster's DNS, others through the tunnel", home.look())
+    home.drop(out)
+    home.gateway_down()
+
+
+def test_ends_at_once(connected: Stage) -> None:
+    """Jobs must end: SIGTERM ends both sidecars at once, whatever they wait for."""
+    stage, home = connected, connected.home
+    times = []
+    for _round in range(5):
+        times.append(stage.stop_sidecar())
+        stage.lab.client_sidecar(stage.c1)
+        time.sleep(random.uniform(0.2, 0.8))
+    assert home.gateway is not None
+    times.append(stage.stop_sidecar(home.gateway))
+    stage.lab.gateway_sidecar(home.gateway)
+    assert max(times) < 1.0, times
+    EVIDENCE.measure("longest end of a sidecar after SIGTERM", stage.where, f"{max(times):.2f} s")
+    home.back(stage.c1, 15)
+
+
+def test_cost_at_rest(connected: Stage) -> None:
+    stage, home = connected, connected.home
+    home.pause(True)
+    time.sleep(1.5)
+    process = stage.c1.processes["sidecar"]
+    before, begun = ticks(process.pid), time.monotonic()
+    time.sleep(8)
+    used = (ticks(process.pid) - before) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - begun)
+    memory = int(next(line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmRSS" in line).split()[1])
+    home.pause(False)
+    EVIDENCE.measure("client sidecar at rest: processor and memory", stage.where, f"{used:.1%} of one, {memory} KiB")
+    assert used < 0.1, used
+    assert memory < 16 * 1024, memory
+
+
+def ticks(pid: int) -> int:
+    """Processor time of a process and of the children that it has waited for."""
+    return sum(int(word) for word in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15])
+
+
+def test_throughput(connected: Stage) -> None:
+    """The overlay's way against the gateway's own tunnel, measured side by side."""
+    stage, home = connected, connected.home
+    assert home.gateway is not None
+    home.pause(True)
+    sink = home.child("inet", lambda: frames.Sink(HOST, 5999))
+    rates: dict[str, list[float]] = {"c1": [], home.gateway.name: []}
+    pumps = {where: home.child(where, lambda: frames.Pump(HOST, 5999)) for where in rates}
+    for _round in range(3):
+        for where, pump in pumps.items():
+            rates[where].append(pump.call("measure", 1.0))
+    own, overlay = max(rates[home.gateway.name]), max(rates["c1"])
+    home.drop(sink, *pumps.values())
+    home.pause(False)
+    EVIDENCE.measure(
+        "throughput of the overlay's way / the gateway's own tunnel",
+        stage.where,
+        f"{overlay / own:.2f} ({overlay:.0f} of {own:.0f} Mbit/s)",
+    )
+    assert overlay / own > 0.5, rates
+
+
+def test_two_hundred_restarts(connected: Stage) -> None:
+    """Containers of client and gateway in random order, never a leaked packet, never a client that stays behind."""
+    stage, home = connected, connected.home
+    chance = random.Random(4753)
+    home.clear()
+    count, worst = 0, 0.0
+
+    def client_sidecar() -> None:
+        stage.stop_sidecar(how=chance.choice((signal.SIGTERM, signal.SIGKILL)))
+        stage.lab.client_sidecar(stage.c1)
+
+    def client_init() -> None:
+        done = stage.lab.client_init(stage.c1, stage.lab.client_settings())
+        assert done.returncode == 0, done.stderr
+
+    def gateway_sidecar() -> None:
+        assert home.gateway is not None
+        stage.stop_sidecar(home.gateway, chance.choice((signal.SIGTERM, signal.SIGKILL)))
+        stage.lab.gateway_sidecar(home.gateway)
+
+    def gluetun() -> None:
+        home.kill_gluetun(chance.choice((signal.SIGTERM, signal.SIGKILL)))
+        home.gluetun()
+
+    def gateway() -> None:
+        home.gateway_down()
+        home.gateway_up()
+
+    actions = [client_sidecar] * 4 + [client_init] * 2 + [gateway_sidecar] * 4 + [gluetun] * 4 + [gateway]
+    while count < 200:
+        for _burst in range(10):
+            chance.choice(actions)()
+            count += 1
+        worst = max(worst, home.back(stage.c1, 20))
+    seen = home.look()
+    stage.closed("R200", f"{count} restarts of client and gateway in random order", seen, recover=worst)
