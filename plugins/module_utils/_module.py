@@ -15,7 +15,8 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from . import _argspec
 from ._argspec import ArgumentSpec
-from ._cluster.client import Cluster, Read, open_cluster
+from ._cluster.client import Cluster, Read
+from ._cluster.connect import open_cluster
 from ._cluster.converge import Outcome, converge, owned
 from ._cluster.render import load, opened, render
 from ._cluster.wait import Deadline

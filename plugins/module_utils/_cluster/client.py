@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,16 @@ from .._facts.reader import Absent, Trim, Unreadable
 from .._manifests.model import MANAGER, RELEASE, Key, Live, Manifest, Patch
 from . import fields
 from .resources import Resource, Resources
-from .transport import APPLY_PATCH, JSON_PATCH, PAGE, STRATEGIC_PATCH, ApiError, Transport, missing_right, short, unreadable
+from .transport import (
+    APPLY_PATCH,
+    JSON_PATCH,
+    PAGE,
+    STRATEGIC_PATCH,
+    ApiError,
+    Transport,
+    missing_right,
+    unreadable,
+)
 
 #: `list` is also the name of a method below.
 Objects = list[Manifest]
@@ -356,56 +364,3 @@ def explained(error: ApiError) -> ApiError:
     if not right:
         return error
     return ApiError(403, error.reason, f"{error.server_message}. {right}", error.causes, error.what)
-
-
-def open_cluster(module: Any, *, check_mode: bool) -> Cluster:
-    """The cluster that the authentication options name. `module` needs `params` and the checks of kubernetes.core's module.
-
-    Raises NetguardError when no connection can be made from them.
-    """
-    import urllib3
-    import yaml
-    from ansible_collections.kubernetes.core.plugins.module_utils.k8s.client import get_api_client
-    from ansible_collections.kubernetes.core.plugins.module_utils.k8s.exceptions import CoreException
-
-    params: Mapping[str, Any] = module.params
-    if params.get("kubeconfig") in ({}, ""):
-        raise NetguardError("kubeconfig is empty: leave it out, or name a file or its content; nothing was tried instead of it")
-    try:
-        client = get_api_client(module)
-    except CoreException as error:
-        raise NetguardError(str(error)) from None
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:  # a kubeconfig that is none, as its loader says it
-        raise NetguardError(
-            f"no connection can be made from the kubeconfig: {type(error).__name__}: {_without_content(error)}"
-        ) from None
-    except urllib3.exceptions.HTTPError as error:
-        raise NetguardError(f"the API server does not answer: {short(error)}") from None
-    return Cluster(client.client, check_mode=check_mode, context=_context(params))
-
-
-def _without_content(error: Exception) -> str:
-    """The first line alone: what a loader quotes of a kubeconfig may be a credential."""
-    return str(error).partition("\n")[0][:200] if isinstance(error, OSError) else "it cannot be read"
-
-
-def _context(params: Mapping[str, Any]) -> str:
-    """The context in use: the chosen one, else the current one of the kubeconfig; empty where a host was given instead."""
-
-    def option(name: str) -> Any:
-        return params.get(name) or os.environ.get(f"K8S_AUTH_{name.upper()}")
-
-    if option("context"):
-        return str(option("context"))
-    if option("host"):
-        return ""
-    import kubernetes
-
-    kubeconfig = option("kubeconfig")
-    try:
-        if isinstance(kubeconfig, Mapping):
-            return str(kubeconfig.get("current-context") or "")
-        _all, current = kubernetes.config.list_kube_config_contexts(config_file=kubeconfig)
-    except (kubernetes.config.ConfigException, OSError):  # in-cluster credentials
-        return ""
-    return str((current or {}).get("name") or "")
