@@ -1,0 +1,171 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A kind cluster and its lab: a resolver, a VPN peer and "the internet" as containers beside the nodes.
+
+Two ways to the same cluster: `public` takes kind's own node image (kindnet, images pulled), `packages` the one that
+`images` builds, with Calico. In both nothing that starts on the kind bridge may leave this machine while the lab is up: a rule
+of the host drops and counts it before the first container runs, and its counter is one of the leak sensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from . import binaries, images
+from .images import run
+
+CLUSTER = "netguard"
+NETWORK = "kind"
+BRIDGE = "br-kind"
+SUBNET = "172.30.0.0/16"
+RESOLVER, PEER = "172.30.0.53", "172.30.0.80"
+ENDPOINT, INTERNET = "198.51.100.10", "203.0.113.80"
+GUARD = f"""table inet netguard_lab {{
+  chain forward {{
+    type filter hook forward priority -10
+    iifname "{BRIDGE}" oifname != "{BRIDGE}" counter drop
+  }}
+}}
+"""
+#: Keys of the lab's tunnel, for these tests alone: they open nothing.
+SERVER_KEY = "cGVlcmtleW9mdGhldGVzdGxhYm9mbmV0Z3VhcmQwMFE="
+CLIENT_KEY = "Y2xpZW50a2V5b2Z0aGV0ZXN0bGFib2ZuZXRndWFyZDA="
+CLIENT_ADDRESS = "10.2.0.2"
+
+
+def public_key(private: str) -> str:
+    """The public half of a WireGuard key, both as base64."""
+    import base64
+
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    key = X25519PrivateKey.from_private_bytes(base64.b64decode(private))
+    return base64.b64encode(key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)).decode()
+
+
+def kind(*words: str) -> str:
+    found = str(binaries.path("kind")) if binaries.path("kind").exists() else shutil.which("kind")
+    if found is None:
+        raise images.ImageError("kind is missing")
+    return run(found, *words)
+
+
+def nodes() -> list[str]:
+    return [name for name in kind("get", "nodes", "--name", CLUSTER).split() if name.startswith(CLUSTER)]
+
+
+def exists() -> bool:
+    return CLUSTER in kind("get", "clusters").split()
+
+
+def up(kubeconfig: Path, *, packages: bool, workers: int = 1) -> None:
+    """Starts what is not there. Raises ImageError or BuildError with the step that failed."""
+    if packages:
+        image = ["--image", images.ensure()]
+        network()
+        lab()
+    else:
+        binaries.ensure("kind")
+        image = []
+    if exists():
+        kubeconfig.write_text(kind("get", "kubeconfig", "--name", CLUSTER))
+        return
+    started = time.monotonic()
+    print("kind: creating the cluster", flush=True)
+    config = kubeconfig.with_suffix(".kind.yaml")
+    roles = [{"role": "control-plane"}, *({"role": "worker"} for _worker in range(workers))]
+    config.write_text(json.dumps({"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": roles}))
+    words = ["--name", CLUSTER, "--config", str(config), "--kubeconfig", str(kubeconfig), "--wait", "180s", *image]
+    kind("create", "cluster", *words)
+    if packages:
+        for node in nodes():
+            for address in (ENDPOINT, INTERNET):
+                run("docker", "exec", node, "ip", "route", "replace", address, "via", PEER)
+    print(f"kind: ready in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def network() -> None:
+    """The bridge with a known name, and the host's guard, before anything starts on it."""
+    if subprocess.run(["docker", "network", "inspect", NETWORK], capture_output=True, check=False).returncode:
+        name = f"com.docker.network.bridge.name={BRIDGE}"
+        run("docker", "network", "create", "-o", name, "--subnet", SUBNET, NETWORK)
+    if subprocess.run(["nft", "list", "table", "inet", "netguard_lab"], capture_output=True, check=False).returncode:
+        subprocess.run(["nft", "-f", "-"], input=GUARD, text=True, check=True)
+
+
+def lab() -> None:
+    """The resolver must answer before workers join: kube-proxy finds the control plane by name."""
+    resolver = [
+        "dnsmasq",
+        "-k",
+        "--no-resolv",
+        "--no-hosts",
+        "--server=127.0.0.11",
+        "--log-queries",
+        "--log-facility=-",
+        "--user=root",
+    ]
+    container("netguard-dns", RESOLVER, [], resolver)
+    variables = {"SERVER_KEY": SERVER_KEY, "CLIENT_PUBLIC": public_key(CLIENT_KEY), "CLIENT_ADDRESS": CLIENT_ADDRESS}
+    words = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+    container("netguard-peer", PEER, ["--privileged", *words], ["python3", "/standin/peer.py"])
+
+
+def container(name: str, address: str, words: list[str], command: list[str]) -> None:
+    """A container of the lab; one that ended is replaced."""
+    state = subprocess.run(["docker", "inspect", "-f", "{{.State.Running}}", name], capture_output=True, text=True, check=False)
+    if state.stdout.strip() == "true":
+        return
+    subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
+    run("docker", "run", "-d", "--name", name, "--network", NETWORK, "--ip", address, *words, images.TOOLBOX, *command)
+
+
+def leaked() -> int:
+    """Packets that tried to leave the machine from the kind bridge: the host guard's counter."""
+    listed = json.loads(run("nft", "--json", "list", "table", "inet", "netguard_lab"))
+    for entry in listed["nftables"]:
+        for expression in entry.get("rule", {}).get("expr", []):
+            if "counter" in expression:
+                return int(expression["counter"]["packets"])
+    raise images.ImageError("the host guard has no counter")
+
+
+def collect(folder: Path) -> None:
+    """Logs, events and rules of a failed run into one folder; never raises."""
+    folder.mkdir(parents=True, exist_ok=True)
+    commands = {f"{node}-journal.txt": ["docker", "exec", node, "journalctl", "--no-pager", "-n", "400"] for node in nodes()}
+    commands |= {f"{node}-rules.txt": ["docker", "exec", node, "iptables-save"] for node in nodes()}
+    commands |= {
+        f"{node}-pods.txt": ["docker", "exec", node, "bash", "-c", "tail -n 60 /var/log/pods/*/*/*.log"] for node in nodes()
+    }
+    commands |= {f"{name}.txt": ["docker", "logs", name] for name in ("netguard-dns", "netguard-peer")}
+    commands |= {"guard.txt": ["nft", "list", "table", "inet", "netguard_lab"]}
+    for name, command in commands.items():
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        (folder / name).write_bytes(done.stdout)
+
+
+def down() -> None:
+    """Removes the cluster, the lab, its network and the host's rule; what is not there is no fault."""
+    if binaries.path("kind").exists() or shutil.which("kind"):
+        subprocess.run([_kind_path(), "delete", "cluster", "--name", CLUSTER], capture_output=True, check=False)
+    for name in ("netguard-dns", "netguard-peer"):
+        subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
+    left = subprocess.run(
+        ["docker", "network", "inspect", "-f", "{{len .Containers}}", NETWORK], capture_output=True, text=True, check=False
+    )
+    if left.stdout.strip() == "0" and os.geteuid() == 0:
+        subprocess.run(["docker", "network", "rm", NETWORK], capture_output=True, check=False)
+        subprocess.run(["nft", "delete", "table", "inet", "netguard_lab"], capture_output=True, check=False)
+
+
+def _kind_path() -> str:
+    return str(binaries.path("kind")) if binaries.path("kind").exists() else shutil.which("kind") or "kind"
