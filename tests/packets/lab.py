@@ -31,7 +31,7 @@ from ansible_collections.homelab.netguard.plugins.module_utils._overlay import s
 from ansible_collections.homelab.netguard.plugins.module_utils._topology.model import Port
 
 OVERLAY = ip_network("203.0.113.128/26")
-PODS = (ip_network("198.51.100.0/24"), ip_network("2001:db8:a::/63"))
+PODS = (ip_network("198.51.100.0/24"), ip_network("2001:db8:a::/47"))
 INTERNET = (ip_network("203.0.113.0/26"), ip_network("2001:db8:ff::/64"))
 HOST, RESOLVER, VPN, HOME = "203.0.113.10", "203.0.113.53", "203.0.113.2", "203.0.113.1"
 HOST6, RESOLVER6 = "2001:db8:ff::10", "2001:db8:ff::53"
@@ -316,6 +316,8 @@ class Lab:
         """The command of one of our containers: own state, read-only /proc/sys, the tools of its image."""
         folder = self.folder / pod.name
         state = folder / f"state-{container}"
+        if "ready" not in script:  # a container that starts again finds a fresh file system
+            shutil.rmtree(state, ignore_errors=True)
         state.mkdir(exist_ok=True)
         shell = [str(Path(self.tools) / "ash")] if self.shell == "ash" else [str(shutil.which("dash"))]
         closed = "" if privileged else "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && "

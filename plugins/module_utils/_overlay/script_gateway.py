@@ -60,6 +60,7 @@ mangle_local() {
     echo "$a ! -i $VXLAN -d $NETWORK ! -s $NETWORK -j DROP"
   fi
   echo "$a -i $VXLAN -j DROP"
+  [ "$family$OUTER" != 66 ] || neighbours_text LOCAL -i -s
   # shellcheck disable=SC2086 # a list
   for item in $(only "$family" $POD_RANGES); do
     echo "$a -i $INTERFACE -s $item -p udp --dport $FINDER -j RETURN"
@@ -77,6 +78,7 @@ mangle_local() {
 mangle_output() {
   a='-A NETGUARD-OUT'
   echo "$a -o lo -j RETURN"
+  [ "$family$OUTER" != 66 ] || neighbours_text OUT -o -d
   # frames go to who asked for them: the way to a silent client may be missing on the node
   echo "$a -p udp --dport $PORT -m conntrack --ctstate ESTABLISHED --ctdir REPLY -j RETURN"
   echo "$a -p udp --dport $PORT -j DROP"
@@ -150,12 +152,39 @@ nat_text() {
   echo COMMIT
 }
 
+# Gluetun's IPv6 rules leave no room for neighbour discovery, without which nobody reaches the pod over IPv6. These stand in its
+# own chains, in the one form that its parser reads; mangle narrows them to discovery.
+neighbours() {
+  [ "$OUTER" = 6 ] && [ -n "$IPT6" ] || return 0
+  for neighbour_of in ff02::/16 fe80::/10 $(router6); do
+    neighbour_end=-s
+    [ "$neighbour_of" != ff02::/16 ] || neighbour_end=-d
+    for neighbour_rule in "INPUT -i $INTERFACE $neighbour_end" "OUTPUT -o $INTERFACE -d"; do
+      # shellcheck disable=SC2086 # words of a rule
+      ipt 6 -C $neighbour_rule "$neighbour_of" -j ACCEPT 2>/dev/null ||
+        ipt 6 -I $neighbour_rule "$neighbour_of" -j ACCEPT || return 1
+    done
+  done
+}
+router6() { ip -6 route show table "$NET_TABLE" 2>/dev/null | sed -n 's/^default via \([^ ]*\) .*/\1/p' | grep -v '^fe80:'; }
+
+neighbours_text() { # chain, match of the interface, match of the address
+  for type in 133 134 135 136; do
+    echo "-A NETGUARD-$1 $2 $INTERFACE -p ipv6-icmp --icmpv6-type $type -m hl --hl-eq 255 -j RETURN"
+  done
+  for item in fe80::/10 $(router6); do
+    echo "-A NETGUARD-$1 $2 $INTERFACE $3 $item -j DROP"
+  done
+  echo "-A NETGUARD-$1 $2 $INTERFACE -d ff02::/16 -j DROP"
+}
+
 gateway_rules() {
   mangle_text 4 | restore 4 || return 1
   [ -z "$IPT6" ] || mangle_text 6 | restore 6 || return 1
   filter_text 4 | restore 4 || return 1
   [ -z "$IPT6" ] || filter_text 6 | restore 6 || return 1
-  nat_text | restore 4
+  nat_text | restore 4 || return 1
+  neighbours
 }
 
 clients_load() {

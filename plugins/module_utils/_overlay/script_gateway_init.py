@@ -21,6 +21,11 @@ choose_iptables
 choose_ip6tables
 gateway_names
 choose_u32
+save_via=$(ip "-$OUTER" route show default | sed -n "s/^default \(via [^ ]*\) .*dev $INTERFACE.*/\1/p" | head -n 1)
+if [ -z "$(ip "-$OUTER" route show table "$NET_TABLE" 2>/dev/null)" ] && [ -n "$save_via" ]; then
+  # shellcheck disable=SC2086 # `via ADDRESS`
+  ip "-$OUTER" route replace default $save_via dev "$INTERFACE" onlink table "$NET_TABLE"
+fi
 gateway_rules || die 'the rules of the gateway cannot be loaded'
 POD=$(own_address)
 [ -n "$POD" ] || die "the pod has no IPv$OUTER address (POD_IPS='${POD_IPS:-}')"
@@ -44,12 +49,7 @@ ip link set "$VXLAN" addrgenmode none 2>/dev/null
 ip link set "$VXLAN" address "$(mac_of "$VIA")" mtu "$(overlay_mtu)" arp off up || die "the overlay's link cannot be set up"
 ip addr replace "$VIA/${NETWORK#*/}" dev "$VXLAN"
 
-# Frames to the clients' pods never look at the tunnel's routes, frames to the overlay neither.
-save_via=$(ip "-$OUTER" route show default | sed -n "s/^default \(via [^ ]*\) .*dev $INTERFACE.*/\1/p" | head -n 1)
-if [ -z "$(ip "-$OUTER" route show table "$NET_TABLE" 2>/dev/null)" ] && [ -n "$save_via" ]; then
-  # shellcheck disable=SC2086 # `via ADDRESS`
-  ip "-$OUTER" route replace default $save_via dev "$INTERFACE" onlink table "$NET_TABLE"
-fi
+# Frames to the clients' pods never look at the tunnel's routes, frames to the overlay neither:
 # the link's own network, where there is one, must keep its place before that default
 ip "-$OUTER" route show dev "$INTERFACE" scope link | grep -v '^fe80\|^default' | while read -r link_route; do
   # shellcheck disable=SC2086 # a route as ip prints it

@@ -104,6 +104,7 @@ resolver() {
 repair() {
   # an address that is gone took its routes and the resolver's socket with it
   ip addr replace "$VIA/${NETWORK#*/}" dev "$VXLAN" 2>/dev/null
+  neighbours
   rules_intact && return 0
   REPAIRED=$((REPAIRED + 1))
   log 'repair: rules had been changed (does Gluetun fail to start?)'
