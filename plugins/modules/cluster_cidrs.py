@@ -29,7 +29,9 @@ options:
     default: {}
   lan:
     description:
-      - Networks of the nodes' interfaces, from facts that Ansible gathered on them. The role C(cluster_facts) fills it.
+      - >-
+        Addresses of the nodes' interfaces with their prefix length, such as V(192.168.1.10/24), from facts that Ansible gathered
+        on them. The role C(cluster_facts) fills it. Only those count that the cluster knows a node by.
     type: list
     elements: str
     default: []
@@ -113,7 +115,7 @@ facts:
       type: list
       elements: str
     doubts:
-      description: Each doubt with the variable that settles it.
+      description: Each C(doubt), what it is C(about), and the variable that would C(settle) it.
       type: list
       elements: dict
     digest:

@@ -169,7 +169,7 @@ def judge(about: str, found: Iterable[Observation], observed: Iterable[Network],
             _family(result, ours, rest, addresses, context)
     if not judged:
         result.status = UNKNOWN
-        hint = "".join(f"; {item.ref} would be {words(item.cidrs)}" for item in claims)
+        hint = "".join(f"; {words(item.cidrs)} is {item.ref}" for item in claims)
         result.doubt(f"no source tells the range{hint}{_lost(context)}")
     result.cidrs = dict(sorted(result.cidrs.items(), key=lambda entry: order(entry[0])))
     return result
@@ -239,11 +239,9 @@ def _candidates(found: Iterable[Observation]) -> list[Candidate]:
 def _family(result: Range, claims: list[Observation], parts: list[Observation], addresses: list[Network], context: Context) -> None:
     evidence = [*addresses, *(network for item in parts for network in item.cidrs)]
     candidates = _candidates(claims)
-    # The user's word wins whatever is observed. A default is a hypothesis: it needs something observed inside of it, and a
-    # record too, once anything is observed.
+    # The user's word wins whatever is observed. A default is a hypothesis: it is told to the user, never taken.
     serious = [one for one in candidates if one.trust < obs.DEFAULT]
-    defaults = [one for one in candidates if one.trust == obs.DEFAULT and evidence and one.covers(evidence)]
-    covering = [one for one in serious if one.covers(evidence)] or defaults
+    covering = [one for one in serious if one.covers(evidence)]
     winner = next((one for one in serious if one.trust == obs.GIVEN), None) or next(iter([*covering, *serious]), None)
     if winner is None:
         _without_winner(result, candidates, parts, addresses, context)
@@ -308,9 +306,6 @@ def _certainty(result: Range, winner: Candidate, refuted: list[Candidate], evide
     if context.ipam == "unknown":
         result.doubt(f"{shown} by {winner.name}, but it is not known which allocator gives the addresses")
         return PARTIAL
-    if winner.trust == obs.DEFAULT:
-        result.doubt(f"{shown} is {winner.sources[0].ref}; all that is observed fits, but nothing proves it{_lost(context)}")
-        return PARTIAL
     if winner.kind == "probe-multi":
         result.doubt(f"{shown} is what the API server named; there may be further ranges{_lost(context)}")
         return PARTIAL
@@ -334,9 +329,12 @@ def _without_winner(
         for network in item.cidrs:
             result.cidrs.setdefault(network, []).append(item)
             result.complete[network] = False
-    hint = "".join(f"; {one.sources[0].ref} would be {words(one.networks)}" for one in candidates)
+    evidence = [*addresses, *(network for item in parts for network in item.cidrs)]
+    fitting = [one for one in candidates if one.covers(evidence)]
+    hint = "".join(f"; {words(one.networks)}, {one.sources[0].ref}, would fit" for one in fitting)
     for one in candidates:
-        result.rejected += [(network, "a default that nothing confirms", one.sources[0]) for network in one.networks]
+        reason = "a default, which nothing proves" if one in fitting else "a default, and addresses outside of it are in use"
+        result.rejected += [(network, reason, one.sources[0]) for network in one.networks]
     if parts:
         result.worsen(PARTIAL)
         some = words(sorted({network for item in parts for network in item.cidrs}, key=order))
