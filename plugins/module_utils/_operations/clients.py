@@ -202,8 +202,7 @@ def _prove_admission(context: Context, facts: Facts, live: Live, clients: Iterab
                 f"{client.app.key} has no admission guard ({name}): run homelab.netguard.killswitch_policy with the same lists"
                 " first, or set admission: none. Nothing was patched",
             )
-    images = _images(context)
-    context.online.parallel(lambda client: killswitch_proof.prove_client(context, live, client.edges, images), todo)
+    context.online.parallel(lambda client: killswitch_proof.prove_refused(context, live, client.edges), todo)
 
 
 def _patch(context: Context, outcome: Outcome, patches: Iterable[Patch], *, send: bool = True) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from .._manifests.model import Live, Manifest
 from .._manifests.workloads import template_of
 from .._module import Context
 from .._topology.model import Topology
+from . import killswitch_proof
 
 
 def path_of(topology: Topology, client: Client) -> str:
@@ -163,14 +165,22 @@ def not_admitted(context: Context, clients: Iterable[Client], notes: list[str], 
 def _admitted(context: Context, client: Client) -> str:
     assert client.workload is not None
     assert client.template is not None
-    try:
-        made = context.online.dry_run_object(pod_of(client.workload, client.template))
-    except ApiError as error:
-        if context.check_mode and by_our_admission(context, error):
-            return ""
-        return f"would be refused: {error.server_message}"
-    except Unreadable as error:
-        return f"cannot be tried: {error}"
+    pod = pod_of(client.workload, client.template)
+    end = time.monotonic() + killswitch_proof.PATIENCE
+    while True:
+        try:
+            made = context.online.dry_run_object(pod)
+            break
+        except ApiError as error:
+            ours = by_our_admission(context, error)
+            if ours and context.check_mode:
+                return ""
+            # a policy that was changed just now takes a moment to know the new guard
+            if not ours or time.monotonic() > end:
+                return f"would be refused: {error.server_message}"
+            time.sleep(killswitch_proof.PAUSE)
+        except Unreadable as error:
+            return f"cannot be tried: {error}"
     init = (made.get("spec") or {}).get("initContainers") or [{}]
     if init[0].get("name") != GUARD:
         return f"would start with {init[0].get('name', 'no init container')} instead of the guard: an admission webhook changes it"

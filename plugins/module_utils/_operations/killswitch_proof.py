@@ -54,18 +54,11 @@ def prove_client(
     Where the workload has its guard already, taking it away must be refused too.
 
     The second part matters when a policy was changed: its former version refuses the bad pod just as well, and the new guard
-    too. For vpn_client_inject as well.
+    too.
     """
+    prove_refused(context, live, edges, deadline)
     name = admission.client_name(context.topology, edges.app)
-    bad, good = admission.bad_pod(edges, live), admission.good_pod(context.topology, context.facts(), edges, live, images)
-    answer = wait_until(
-        lambda: context.online.dry_run("CREATE", bad), lambda status, text: status == 403 and name in text, deadline
-    )
-    if answer:
-        raise NetguardError(
-            f"admission of {edges.app.key} is not in force: {name} should refuse a pod without the guard, and a dry run answered"
-            f" {answer}. Nothing was injected; look at the status of this ValidatingAdmissionPolicy and at its binding"
-        )
+    good = admission.good_pod(context.topology, context.facts(), edges, live, images)
     answer = wait_until(lambda: context.online.dry_run("CREATE", good), lambda status, text: name not in text, deadline)
     if answer:
         raise NetguardError(f"admission of {edges.app.key} still refuses the guard itself: {answer}. Nothing was injected")
@@ -79,6 +72,19 @@ def prove_client(
                 f"admission of {edges.app.key} is not in force: {name} should refuse a workload whose guard is taken away, and a"
                 f" dry run answered {answer}"
             )
+
+
+def prove_refused(context: Context, live: Live, edges: ClientEdges, deadline: float | None = None) -> None:
+    """The first part of it: waits until a dry-run pod without the guard is refused by this client's policy."""
+    name, bad = admission.client_name(context.topology, edges.app), admission.bad_pod(edges, live)
+    answer = wait_until(
+        lambda: context.online.dry_run("CREATE", bad), lambda status, text: status == 403 and name in text, deadline
+    )
+    if answer:
+        raise NetguardError(
+            f"admission of {edges.app.key} is not in force: {name} should refuse a pod without the guard, and a dry run answered"
+            f" {answer}. Nothing was injected; look at the status of this ValidatingAdmissionPolicy and at its binding"
+        )
 
 
 def _guard_taken(edges: ClientEdges, live: Live) -> Patch | None:
