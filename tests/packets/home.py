@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from .sensors import MARKER, Sensor
 CLIENTS = "netguard-clients-proton.media.svc.cluster.local"
 GATEWAY_NAME = "netguard-gateway-proton-pods.vpn.svc.cluster.local"
 WG_PORT = 51820
-OWN_SOURCES = (VPN, "203.0.113.194", "203.0.113.193", "203.0.113.2")
+INSIDE = ip_network("203.0.113.192/26")  # the addresses inside the tunnel
 
 
 @dataclass
@@ -292,7 +293,9 @@ class Home:
             asked = [source for source, _server, what in servers.call("asked") if MARKER.decode().lower() in what]
             seen.names[name] = len(asked)
             # the cluster's resolver, and the home address at any resolver, must never see a client's name
-            seen.leaks[f"{name} resolver"] = len(asked if name == "cluster" else [s for s in asked if s not in OWN_SOURCES])
+            seen.leaks[f"{name} resolver"] = len(
+                asked if name == "cluster" else [s for s in asked if s != VPN and ip_address(s) not in INSIDE]
+            )
         self.start = end
         return seen
 

@@ -35,7 +35,7 @@ def inside() -> int:
     os.makedirs("/run/netns", exist_ok=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     arguments = sys.argv[1:] or ["-x"]
-    if not any("test_" in item and not item.startswith("-") for item in arguments):
+    if not any("tests/packets" in item and not item.startswith("-") for item in arguments):
         arguments.append(str(ROOT / "tests" / "packets"))
     return int(pytest.main(["-p", "no:cacheprovider", "--rootdir", str(ROOT), *arguments]))
 

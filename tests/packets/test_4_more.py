@@ -234,7 +234,7 @@ def test_two_hundred_restarts(connected: Stage) -> None:
         home.gateway_down()
         home.gateway_up()
 
-    actions = [client_sidecar] * 4 + [client_init] * 2 + [gateway_sidecar] * 4 + [gluetun] * 4 + [gateway]
+    actions = [client_sidecar] * 6 + [client_init] + [gateway_sidecar] * 6 + [gluetun] * 6 + [gateway]
     while count < 200:
         for _burst in range(10):
             chance.choice(actions)()

@@ -37,7 +37,7 @@ fi
 
 # why one port and no outer checksum: see overlay.sh
 case $(ip -d -o link show dev "$VXLAN" 2>/dev/null) in
-  *"vxlan id $VNI "*" local $POD "*"dstport $PORT "*nolearning*) ;;
+  *"vxlan id $VNI local $POD dev $INTERFACE "*"dstport $PORT "*nolearning*) ;;
   '') ;;
   *) ip link del "$VXLAN" ;;
 esac

@@ -74,7 +74,7 @@ pod_routes() {
 overlay_link() {
   overlay_now=$(ip -d -o link show dev "$VXLAN" 2>/dev/null)
   case $overlay_now in
-    *"vxlan id $VNI "*" local $POD "*"dstport $PORT "*nolearning*) ;;
+    *"vxlan id $VNI local $POD dev $INTERFACE "*"dstport $PORT "*nolearning*) ;;
     '') ;;
     *) ip link del "$VXLAN" ;;
   esac
