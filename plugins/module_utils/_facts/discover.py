@@ -65,6 +65,9 @@ def discover(
         doubts += [Doubt("cni", f"CNI: {text}", _setting("cni: {name: ..., ipam: ...}")) for text in cni.doubts]
     dns, dns_doubts = source_dns.dns(world)
     api = source_dns.api_server(world)
+    mesh, mesh_doubts = source_dns.mesh(world)
+    if not isinstance(given.get("mesh"), Mapping):
+        doubts += mesh_doubts
     if not isinstance(given.get("dns"), Mapping):
         doubts += dns_doubts
     if not api["endpoints"] and not isinstance(given.get("api_server"), Mapping):
@@ -89,7 +92,7 @@ def discover(
         "distribution": distribution.data(),
         "server": {"version": world.version},
         "ip_families": families,
-        "mesh": source_dns.mesh(world),
+        "mesh": mesh,
         "permissions": dict(sorted(asking.notes.permissions.items())),
         "dns_forwarders": source_dns.forwarders(world),
         "doubts": [doubt.data() for doubt in dict.fromkeys(doubts)],
@@ -190,7 +193,12 @@ def _services(world: World, distribution: distribution_source.Distribution, give
         lost=asking.lost("ServiceCIDR", "Pod", "dry run", "Network", "Service default/kubernetes"),
         growing=growing,
     )
-    return judge("services", found, source_services.observed(world), context)
+    result = judge("services", found, source_services.observed(world), context)
+    for network in result.networks:
+        if network.version in asking.notes.single_stack:
+            result.worsen(CONFLICT)
+            result.doubt(f"{network} is told, but the API server says that it has no IPv{network.version} Services")
+    return result
 
 
 def _cross_checks(

@@ -51,6 +51,9 @@ def dns(world: World) -> tuple[dict[str, Any], list[Doubt]]:
     def doubt(text: str) -> None:
         doubts.append(Doubt("dns", f"DNS: {text}", "netguard_overrides: {dns: {namespace: ..., pod_labels: {...}}}"))
 
+    if world.state("DaemonSet") != "ok" and not found["node_local_ip"]:
+        why = "DNS: whether a NodeLocal DNSCache runs is not known (DaemonSet is not readable)"
+        doubts.append(Doubt("dns", why, "netguard_overrides: {dns: {node_local_ip: ...}}"))
     candidates = _candidates(world)
     if not candidates:
         lost = world.asking.lost("Service")
@@ -207,8 +210,12 @@ def forwarders(world: World) -> list[str]:
     return found
 
 
-def mesh(world: World) -> dict[str, Any]:
-    """Whether Istio ambient runs: its CNI agent's DaemonSet with ztunnel beside it."""
+def mesh(world: World) -> tuple[dict[str, Any], list[Doubt]]:
+    """Whether Istio ambient runs (ztunnel's DaemonSet), and from where it sends probes; None where that may not be seen."""
     names = {text(at(item, "metadata", "name")) for item in world.daemonsets}
-    ambient = "ztunnel" in names
-    return {"ambient": ambient, "probe_sources": list(PROBE_SOURCES) if ambient else []}
+    if "ztunnel" in names:
+        return {"ambient": True, "probe_sources": [*PROBE_SOURCES]}, []
+    if world.state("DaemonSet") == "ok":
+        return {"ambient": False, "probe_sources": []}, []
+    why = "mesh: whether Istio ambient runs is not known (DaemonSet is not readable)"
+    return {"ambient": None, "probe_sources": []}, [Doubt("mesh", why, "netguard_overrides: {mesh: {ambient: false}}")]
