@@ -155,6 +155,7 @@ class Addresses:
         return str(ipaddress.IPv6Address(self.v6.first())) if self.v6 else ""
 
 
+NOWHERE = Addresses()
 EVERYWHERE = Addresses(Intervals(((0, 2**32 - 1),)), Intervals(((0, 2**128 - 1),)))
 
 
