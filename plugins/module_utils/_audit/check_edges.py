@@ -203,6 +203,8 @@ def undeclared(engine: Engine, known: Declared, apps: Iterable[App]) -> Iterator
         groups: dict[str, list[tuple[int, Ports]]] = defaultdict(list)
         egress_isolated = engine.side(source, EGRESS).isolated
         for destination in bits(targets):
+            if (source, destination) in known.overlays:
+                continue  # the client's side names no ports on purpose; the gateway's own policy does
             if not egress_isolated and not engine.side(destination, INGRESS).isolated:
                 continue
             allowed = known.pairs.get((source, destination), Ports())

@@ -41,6 +41,7 @@ class Declared:
     reasons: dict[tuple[int, int], str] = field(default_factory=dict)
     egress: list[ToAddresses] = field(default_factory=list)
     ingress: list[ToAddresses] = field(default_factory=list)
+    overlays: set[tuple[int, int]] = field(default_factory=set)  # (client, its gateway): selected without ports
     missing: list[tuple[str, str]] = field(default_factory=list)  # (app, edge) whose other side has no pods
     unknown: dict[str, str] = field(default_factory=dict)
     resolvers: dict[str, str] = field(default_factory=dict)  # app -> none | gateway | client
@@ -120,6 +121,7 @@ def _gateway(found: Declared, topology: Topology, facts: Facts, world: World, ap
     for mine in bits(world.by_app.get(app.key, 0)):
         for other in bits(world.by_gateway.get(gateway.name, 0)):
             out = overlay | Ports.whole("ICMP") if gateway.overlay.scripts == "image" else overlay
+            found.overlays.add((mine, other))
             for pair, ports in (((mine, other), out), ((other, mine), overlay)):
                 found.pairs[pair] = found.pairs.get(pair, Ports()) | ports
                 found.reasons[pair] = f"the overlay of gateway {gateway.name}"

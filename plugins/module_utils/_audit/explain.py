@@ -16,6 +16,7 @@ from .policy import Policy, Rule
 from .sets import Ports
 from .world import bits
 
+SAYS = {"allow": "allows it", "deny": "denies it", "pass": "passes it on"}
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -176,7 +177,7 @@ def _says(engine: Engine, policy: Policy, direction: str, index: int, peers: int
     for rule in policy.rules(direction) or ():
         found = _matches(engine, rule, direction, index, peers, protocol, number)
         if found:
-            hits.append(f"{rule.path} {rule.action}s it" + (" (perhaps: left to the implementation)" if found == "maybe" else ""))
+            hits.append(f"{rule.path} {SAYS[rule.action]}" + (" (perhaps: left to the implementation)" if found == "maybe" else ""))
     return "; ".join(hits) if hits else "no rule matches"
 
 

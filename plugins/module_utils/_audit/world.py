@@ -68,7 +68,7 @@ class World:
         self.topology = topology
         self.facts = facts
         self.live = live
-        self.namespaces = _namespaces(topology, live)
+        self.namespaces = _namespaces(topology, facts, live)
         self.endpoints: tuple[Endpoint, ...] = tuple(_endpoints(topology, facts, live, self.namespaces))
         self.pod_range = Addresses.of(facts.pods)
         self.service_range = Addresses.of(facts.services)
@@ -222,7 +222,7 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
-def _namespaces(topology: Topology, live: Live) -> dict[str, dict[str, str]]:
+def _namespaces(topology: Topology, facts: Facts, live: Live) -> dict[str, dict[str, str]]:
     """Labels by namespace. The name's own label is set by the API server, so files that lack it still mean it."""
     found: dict[str, dict[str, str]] = {}
     for item in live.all("Namespace"):
@@ -233,9 +233,11 @@ def _namespaces(topology: Topology, live: Live) -> dict[str, dict[str, str]]:
             found.setdefault(name, {})
     for name in (*(app.namespace for app in topology.apps), *(gateway.namespace for gateway in topology.gateways)):
         found.setdefault(name, {})
-    for role in (topology.platform.ingress, topology.platform.prometheus):
-        if role is not None and role.namespace:
-            found.setdefault(role.namespace, {})
+    roles = [topology.platform.ingress, topology.platform.prometheus]
+    roles += [app.operator.selector for app in topology.apps if app.operator is not None]
+    for name in (facts.dns.namespace, *(role.namespace for role in roles if role is not None)):
+        if name:
+            found.setdefault(name, {})
     return {name: {**labels, NAMESPACE_LABEL: name} for name, labels in sorted(found.items())}
 
 
