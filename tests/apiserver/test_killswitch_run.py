@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._errors import NetguardError
+from ansible_collections.homelab.netguard.tests.cluster import crds
 from killswitch_lab import MERGE, Lab, Refused, opened
 
 QBIT = {"name": "qbit", "ports": {"web": 8080}}
@@ -361,3 +362,39 @@ def test_the_last_client_takes_what_the_instance_had_as_a_whole(lab: Lab) -> Non
     result = lab.run([other])
     assert actions(result) == [("NetworkPolicy", "deleted")] + [(POLICY, "deleted")] * 2 + [(BINDING, "deleted")] * 2
     assert lab.run([other])["changed"] is False
+
+
+@pytest.fixture
+def custom(server: Any, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The custom resources of a dialect, for one test: other tests of this session discover none of them."""
+    name = request.param
+    server.crds(name)
+    yield
+    server.run_kubectl("delete", "--ignore-not-found", "-f", str(crds.path(name)))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "api", "kind", "custom"),
+    [
+        ("cilium", "cilium.io/v2", "CiliumNetworkPolicy", "cilium"),
+        ("clusternetworkpolicy", "policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "cluster-network-policy"),
+    ],
+    indirect=["custom"],
+)
+@pytest.mark.usefixtures("custom")
+def test_other_hard_denies_are_valid_stable_protected_and_removed(lab: Lab, dialect: str, api: str, kind: str) -> None:
+    app = SAB | {"kube_api": True, "icmp": ["192.168.1.1/32"], "external": [{"to": "192.168.1.10/32", "ports": ["8006/tcp"]}]}
+    lab.facts["cni"] |= {"policy_apis": [api], "name": "cilium" if dialect == "cilium" else "kube-router"}
+    lab.facts["api_server"] = {"endpoints": [{"ip": "192.168.1.20", "port": 6443}], "service_ip": "10.96.0.1"}
+    lab.facts["dns"]["node_local_ip"] = "169.254.20.10"
+    result = lab.run([app])
+    assert result["policies"][0]["hard_deny"] == [dialect]
+    assert lab.run([app])["changed"] is False
+    (found,) = lab.cluster.list(api, kind, label_selector=f"homelab.netguard/instance={lab.instance}")
+    path = lab.cluster.resources.find(api, kind).path(found["metadata"].get("namespace", ""), found["metadata"]["name"])
+    with pytest.raises(Refused, match="cannot be deleted"):
+        lab.send("DELETE", path)
+    with pytest.raises(Refused, match="spec cannot be changed"):
+        lab.send("PATCH", path, [{"op": "remove", "path": "/spec/egress"}], content_type="application/json-patch+json")
+    lab.remove()
+    assert not lab.cluster.list(api, kind, label_selector=f"homelab.netguard/instance={lab.instance}")
