@@ -277,6 +277,22 @@ CASES: dict[str, tuple[Cluster, str, str, list[str] | None, str]] = {
         ["10.244.0.0/16"],
         "only the record kubeadm",
     ),
+    "flags fit, but no CNI is to be seen": (
+        PLAIN.less("kindnet"),
+        "pods",
+        "partial",
+        ["10.244.0.0/16"],
+        "not known which allocator",
+    ),
+    "the only DaemonSet runs nowhere": (
+        cluster(
+            two(), "10.96.0.1", daemonset("weave-net", {"name": "weave-net"}, desired=0, env={"IPALLOC_RANGE": "10.32.0.0/12"})
+        ),
+        "pods",
+        "unknown",
+        [],
+        "no CNI is to be seen",
+    ),
     "k3s servers that differ": (
         cluster(
             [
@@ -336,6 +352,13 @@ CASES: dict[str, tuple[Cluster, str, str, list[str] | None, str]] = {
         "",
     ),
     "ClusterIP outside of the ServiceCIDRs": (PLAIN.plus(service("s", ["10.77.0.7"])), "services", "conflict", None, "10.77.0.7"),
+    "ClusterIP outside of the ServiceCIDR, inside of the flag": (
+        PLAIN.less("ServiceCIDR").plus(servicecidr("10.96.0.0/24"), service("s", ["10.96.7.7"])),
+        "services",
+        "conflict",
+        None,
+        "but addresses outside of it are in use",
+    ),
     "flags differ, no ServiceCIDR": (
         cluster(
             two(S244),
@@ -400,6 +423,19 @@ CASES: dict[str, tuple[Cluster, str, str, list[str] | None, str]] = {
         "lan",
         "partial",
         ["192.168.1.10/32", "192.168.1.11/32"],
+        "",
+    ),
+    "mask of a node that is not in it": (
+        cluster(
+            [
+                node("n1", ["192.168.1.10"], notes={"projectcalico.org/IPv4Address": "192.168.2.5/24"}),
+                node("n2", ["192.168.2.11"]),
+            ],
+            "10.96.0.1",
+        ),
+        "lan",
+        "partial",
+        ["192.168.1.10/32", "192.168.2.11/32"],
         "",
     ),
     "host masks say nothing": (
