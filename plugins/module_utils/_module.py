@@ -212,7 +212,8 @@ def _context(module: AnsibleModule) -> Context:
     )
     _check_only(params.get("only") or [], topology)
     cluster = None
-    if params.get("state") != "rendered":
+    from_files = bool(params.get("manifests")) and bool(params.get("facts"))
+    if params.get("state") != "rendered" and not from_files:
         cluster = _open(module)
         cluster.expect(str(params.get("expected_cluster") or ""))
     elif params.get("dest") is not None and not params["dest"]:
