@@ -74,5 +74,20 @@ class Lab:
         return converge(cluster, Desired((items,), **more), instance=self.instance, part=part, prune=prune)
 
 
+def user(lab: Lab, name: str, *rules: dict[str, Any]) -> Path:
+    """A user with these rights alone."""
+    name = f"{name}-{lab.instance}"
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": [*rules]}
+    bound = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}],
+    }
+    lab.server.apply(role, bound)
+    return Path(lab.server.user(name))
+
+
 def actions(outcome: Outcome) -> dict[str, str]:
     return {f"{action.key.kind}/{action.key.name}": action.action for action in outcome.actions}

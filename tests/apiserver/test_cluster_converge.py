@@ -14,7 +14,7 @@ import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._cluster.converge import owned
 from ansible_collections.homelab.netguard.plugins.module_utils._errors import NetguardError
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import Desired, Key, Manifest, Patch
-from cluster_lab import ADMISSION, NETWORKING, Lab, actions, connect, converge
+from cluster_lab import ADMISSION, NETWORKING, Lab, actions, connect, converge, user
 from conftest import Server
 
 
@@ -445,3 +445,28 @@ def test_many_new_objects_are_looked_for_by_one_list(lab: Lab) -> None:
     names = [event for event in lab.server.audit(before) if event["verb"] == "get" and "/configmaps/number-" in event["requestURI"]]
     assert names == []
     assert [action.key.name for action in outcome.actions] == [f"number-{number}" for number in range(40)]
+
+
+def test_another_list_tears_nothing_down(lab: Lab) -> None:
+    lab.run(lab.config("one"), lab.config("two"))
+    before = lab.server.mark()
+    with pytest.raises(NetguardError, match="give it an instance of its own"):
+        lab.run(lab.config("three"))
+    assert lab.server.writes(before) == []
+    assert actions(lab.run(lab.config("three"), prune=False)) == {"ConfigMap/three": "created"}
+    assert actions(lab.run(lab.config("three"))) == {"ConfigMap/one": "deleted", "ConfigMap/two": "deleted"}
+
+
+def test_a_namespace_that_may_not_be_looked_into_is_kept(lab: Lab) -> None:
+    name = f"unseen-{lab.instance}"
+    lab.run(namespace(lab, name))
+    rules = [
+        {"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list", "patch", "delete"]},
+        {"apiGroups": ["apps", "networking.k8s.io", ""], "resources": ["*"], "verbs": ["list"]},
+    ]
+    cluster = connect(user(lab, "half-blind", *rules))
+    outcome = converge(cluster, Desired(), instance=lab.instance, part="gateway")
+    assert actions(outcome) == {f"Namespace/{name}": "kept"}
+    assert "may not be listed there" in outcome.result()["objects"][0]["reason"]
+    assert not outcome.changed
+    assert actions(lab.run()) == {f"Namespace/{name}": "deleted"}

@@ -22,28 +22,13 @@ from ansible_collections.homelab.netguard.plugins.module_utils._cluster.client i
 from ansible_collections.homelab.netguard.plugins.module_utils._errors import NetguardError
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.reader import Absent, Forbidden, Unreadable
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import Key
-from cluster_lab import Lab, connect
+from cluster_lab import Lab, connect, user
 from conftest import Server
 
 
 @pytest.fixture(scope="module")
 def lab(server: Server) -> Lab:
     return Lab(server)
-
-
-def user(lab: Lab, name: str, *rules: dict[str, Any]) -> Path:
-    """A user with these rights alone."""
-    name = f"{name}-{lab.instance}"
-    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": [*rules]}
-    bound = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}],
-    }
-    lab.server.apply(role, bound)
-    return Path(lab.server.user(name))
 
 
 def allow(resource: str, *verbs: str, group: str = "") -> dict[str, Any]:

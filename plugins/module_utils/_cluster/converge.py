@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import base64
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from .._errors import NetguardError
@@ -18,8 +16,11 @@ from .._manifests.model import LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_PART, MAN
 from . import fields, shown
 from .client import Cluster
 from .compare import Comparison, compare, takers
+from .outcome import Action, Outcome
 from .residents import foreign_resident
 from .transport import ApiError
+
+__all__ = ["Action", "Convergence", "Outcome", "converge", "is_ours", "owned"]
 
 #: Every kind that a part may consist of: what is listed to find what is no longer wanted.
 OWNED_KINDS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -56,99 +57,6 @@ OWNED_KINDS: dict[str, tuple[tuple[str, str], ...]] = {
 
 #: More missing objects of one kind than this are looked for by one list.
 MANY = 16
-
-
-@dataclass(frozen=True)
-class Action:
-    """What happens to one object: created, changed, repaired, deleted, kept (a namespace that others use) or waiting."""
-
-    key: Key
-    action: str
-    before: Manifest = field(default_factory=dict)
-    after: Manifest = field(default_factory=dict)
-    validated: bool = True
-    keys: tuple[str, ...] = ()  # of a Secret
-    reason: str = ""
-
-    def data(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {
-            "api_version": self.key.api_version,
-            "kind": self.key.kind,
-            "namespace": self.key.namespace,
-            "name": self.key.name,
-            "action": self.action,
-        }
-        if not self.validated:
-            entry["validated"] = False
-        if self.key.kind == "Secret":
-            entry["keys"] = list(self.keys)
-        if self.reason:
-            entry["reason"] = self.reason
-        return entry
-
-
-@dataclass
-class Outcome:
-    """What a run did, or in check mode would do."""
-
-    actions: list[Action] = field(default_factory=list)
-    patches: list[Patch] = field(default_factory=list)
-    unchanged: int = 0
-    manifests: list[Manifest] = field(default_factory=list)
-    files: list[tuple[str, str, str]] = field(default_factory=list)  # path, before, after
-    live: dict[Key, Manifest] = field(default_factory=dict)
-
-    @property
-    def changed(self) -> bool:
-        return bool(self.patches or self.files or any(action.action not in ("kept", "waiting") for action in self.actions))
-
-    def add(self, other: Outcome) -> Outcome:
-        """Joins the outcome of a further step into this one."""
-        self.actions += other.actions
-        self.patches += other.patches
-        self.unchanged += other.unchanged
-        self.manifests += other.manifests
-        self.files += other.files
-        self.live.update(other.live)
-        return self
-
-    def counts(self) -> dict[str, int]:
-        found = Counter(action.action for action in self.actions)
-        found["patched"] = len(self.patches)
-        found["unchanged"] = self.unchanged
-        return dict(sorted((name, number) for name, number in found.items() if number or name == "unchanged"))
-
-    def diff(self) -> list[dict[str, Any]]:
-        """Ansible's diffs: the parts that differ, secrets masked."""
-        found = []
-        for action in self.actions:
-            before, after = shown.redacted(shown.meaningful(action.before or None), shown.meaningful(action.after or None))
-            left, right = shown.reduced(before, after) if before and after else (before, after)
-            found.append(
-                {
-                    "before": left,
-                    "after": right,
-                    "before_header": str(action.key),
-                    "after_header": f"{action.key} ({action.action})",
-                }
-            )
-        found += [
-            {"before": {}, "after": patch.body, "before_header": str(patch.target), "after_header": f"{patch.target} (patched)"}
-            for patch in self.patches
-        ]
-        found += [
-            {"before": before, "after": after, "before_header": path, "after_header": path} for path, before, after in self.files
-        ]
-        return found
-
-    def result(self) -> dict[str, Any]:
-        """The keys that every writer returns."""
-        return {
-            "changed": self.changed,
-            "counts": self.counts(),
-            "objects": [action.data() for action in self.actions],
-            "patches": [{"target": f"{patch.target}", "patch": patch.body, "reason": patch.reason} for patch in self.patches],
-        }
 
 
 def normalised(manifest: Manifest) -> Manifest:
@@ -216,6 +124,8 @@ class Convergence:
         waves = [[item for item in wave if Key.of(item) not in others] for wave in waves]
         wanted = [item for item in wanted if Key.of(item) not in others]
         comparisons = {Key.of(item): compare(item, there[Key.of(item)]) for item in wanted if Key.of(item) in there}
+        if prune:
+            self._refuse_other_list(wanted, there)
         self._refuse_held(comparisons, there)
         self._settle_doubts(wanted, comparisons, there)
         new_namespaces = {Key.of(item).name for item in wanted if item["kind"] == "Namespace" and Key.of(item) not in there}
@@ -269,6 +179,19 @@ class Convergence:
                 conflicts=problems,
             )
         return others
+
+    def _refuse_other_list(self, wanted: Iterable[Manifest], there: Mapping[Key, Manifest]) -> None:
+        """Nothing in common with what exists: the list is another home's more often than everything was renamed at once."""
+        listed = {Key.of(item) for item in wanted}
+        gone = [key for key in there if key.kind != "Namespace"]
+        if not listed or not gone or listed & set(there):
+            return
+        some = ", ".join(str(key) for key in gone[:5]) + (", ..." if len(gone) > 5 else "")
+        raise NetguardError(
+            f"none of the {len(gone)} objects of the instance {self.instance} ({some}) is in this list, and all of them would be "
+            "deleted. Nothing was changed. If the list belongs to another home, give it an instance of its own. If everything was "
+            "renamed, run once with prune: false, then as before; or remove the old ones with state: absent.",
+        )
 
     def _existing(self, missing: Iterable[Key]) -> list[Key]:
         """Of what is not among ours, that which may exist: for many of one kind one list of names, not a GET for each."""
@@ -413,13 +336,14 @@ class Convergence:
     def _delete_namespace(self, item: Manifest) -> None:
         """A namespace in which others live is given up instead: it loses our labels, and is never ours again."""
         key = Key.of(item)
-        why = foreign_resident(self.cluster, key.name, self.instance)
-        if not why:
+        resident = foreign_resident(self.cluster, key.name, self.instance)
+        if resident is None:
             self._delete(item)
             return
-        bare = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": key.name}}
-        after = self.cluster.apply(bare)
-        self.outcome.actions.append(Action(key, "kept", item, after, reason=why))
+        after = item
+        if resident.certain:
+            after = self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": key.name}})
+        self.outcome.actions.append(Action(key, "kept", item, after, reason=resident.text))
 
 
 def _pointer_order(pointer: str) -> tuple[tuple[int, str], ...]:

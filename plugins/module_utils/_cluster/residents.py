@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .._facts.reader import Absent, Forbidden, Unreadable
@@ -26,14 +27,23 @@ _OF_EVERY_NAMESPACE = frozenset(
 _SHADOWS = frozenset({"Event", "Endpoints", "EndpointSlice", "ControllerRevision", "Lease", "PodMetrics", "CiliumEndpoint"})
 
 
-def foreign_resident(cluster: Cluster, namespace: str, instance: str) -> str:
-    """The first object that is not of this instance, or the kind that may not be listed; empty when there is none.
+@dataclass(frozen=True)
+class Resident:
+    """Why a namespace is not deleted; `certain` is False where that could not be found out."""
+
+    text: str
+    certain: bool = True
+
+
+def foreign_resident(cluster: Cluster, namespace: str, instance: str) -> Resident | None:
+    """The first object that is not of this instance, or the kind that may not be listed; None when nobody lives there.
 
     Every namespaced kind that the server can list is looked at: deleting a namespace deletes them all.
     """
     kinds = _kinds(cluster)
     answers = cluster.parallel(lambda kind: _look(cluster, kind, namespace, instance), kinds)
-    return next((answer for answer in answers if answer), "")
+    found = [answer for answer in answers if answer is not None]
+    return min(found, key=lambda resident: not resident.certain, default=None)
 
 
 def _kinds(cluster: Cluster) -> list[tuple[str, str]]:
@@ -58,15 +68,15 @@ def _listed(cluster: Cluster, version: str) -> list[tuple[str, str]]:
     ]
 
 
-def _look(cluster: Cluster, kind: tuple[str, str], namespace: str, instance: str) -> str:
+def _look(cluster: Cluster, kind: tuple[str, str], namespace: str, instance: str) -> Resident | None:
     try:
         found = cluster.list(*kind, namespace, metadata_only=True)
     except Absent:
-        return ""
+        return None
     except Forbidden:
-        return f"{kind[1]} ({kind[0]}) may not be listed there"
+        return Resident(f"{kind[1]} ({kind[0]}) may not be listed there, so it may hold what is not ours", certain=False)
     foreign = [item["metadata"]["name"] for item in found if not _expected(kind[1], item, instance)]
-    return f"{kind[1]} {foreign[0]} lives there" if foreign else ""
+    return Resident(f"{kind[1]} {foreign[0]} lives there") if foreign else None
 
 
 def _expected(kind: str, item: Mapping[str, Any], instance: str) -> bool:
