@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.errors import AnsibleError, AnsibleFileNotFound
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 
@@ -25,14 +25,21 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         kubeconfig = arguments.get("kubeconfig")
-        if isinstance(kubeconfig, str) and kubeconfig:
-            try:
-                # Looks in the play's files folders, and decrypts a vaulted file into a temporary one of the loader's.
-                arguments["kubeconfig"] = self._loader.get_real_file(self._find_needle("files", kubeconfig))
-            except (AnsibleFileNotFound, AnsibleError):
-                arguments["kubeconfig"] = kubeconfig  # a path on the host that the module runs on
-        result: dict[str, Any] = self._execute_module(
-            module_name=self._task.resolved_action or self._task.action, module_args=arguments, task_vars=task_vars
-        )
-        self._loader.cleanup_all_tmp_files()
+        found = self._found(kubeconfig) if isinstance(kubeconfig, str) and kubeconfig else ""
+        try:
+            if found:
+                # A vaulted file comes back as the name of a decrypted one, which the loader removes below.
+                arguments["kubeconfig"] = self._loader.get_real_file(found)
+            result: dict[str, Any] = self._execute_module(
+                module_name=self._task.resolved_action or self._task.action, module_args=arguments, task_vars=task_vars
+            )
+        finally:
+            self._loader.cleanup_all_tmp_files()
         return result
+
+    def _found(self, kubeconfig: str) -> str:
+        """The file among the play's; empty when it is a path on the host that the module runs on, if anything."""
+        try:
+            return str(self._find_needle("files", kubeconfig))
+        except AnsibleError:
+            return ""
