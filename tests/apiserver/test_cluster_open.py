@@ -60,7 +60,7 @@ def test_who_may_not_read_kube_system_is_never_taken_for_the_expected_one(lab: L
 
 def test_lists_come_in_pages_and_whole(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ansible_collections.homelab.netguard.plugins.module_utils._cluster.client.PAGE", 3)
-    lab.run(*(lab.config(f"page-{number}") for number in range(8)))
+    lab.run(*(lab.config(f"page-{number}") for number in range(8)), prune=False)
     before = lab.server.mark()
     found = lab.cluster.list("v1", "ConfigMap", lab.space, label_selector=f"homelab.netguard/instance={lab.instance}")
     assert {item["metadata"]["name"] for item in found} == {f"page-{number}" for number in range(8)}
@@ -122,7 +122,7 @@ def test_the_missing_right_is_named(lab: Lab, verb: str) -> None:
 
 
 def test_deleting_without_the_right(lab: Lab) -> None:
-    lab.run(lab.config("stays"))
+    lab.run(lab.config("stays"), prune=False)
     cluster = connect(user(lab, "without-delete", allow("configmaps", "get", "list")))
     with pytest.raises(NetguardError, match=r'verbs \["delete"\]'):
         cluster.delete(Key("v1", "ConfigMap", lab.space, "stays"))
@@ -146,7 +146,7 @@ def test_dry_runs_keep_nothing(lab: Lab) -> None:
     item = lab.config("dry")
     assert lab.cluster.dry_run("CREATE", item) == (200, "")
     assert lab.cluster.dry_run("DELETE", item)[0] == 404
-    lab.run(item)
+    lab.run(item, prune=False)
     assert lab.cluster.dry_run("CREATE", item)[0] == 409
     assert lab.cluster.dry_run("DELETE", item) == (200, "")
     assert lab.cluster.dry_run("UPDATE", {**item, "data": {"other": "value"}}) == (200, "")
