@@ -82,21 +82,26 @@ def lan(world: World, given: list[Observation], shown: Iterable[str]) -> Range:
         result.outside = [address for address in inside if not guards.inside(address, given[0].cidrs)]
         return result
     found = [*_interfaces(result, shown, inside), *_annotations(world), *_machine_network(world)]
+    # Thousands of nodes tell the same few networks: each is looked at once, with all its sources.
+    told: dict[tuple[str, Network], list[Observation]] = {}
+    for item in found:
+        for network in item.cidrs:
+            told.setdefault((item.kind, network), []).append(item)
+    usable = [(kind, network) for (kind, network), items_ in told.items() if _usable(result, network, items_[0])]
+    refused: dict[tuple[str, Network], str] = {}
     bare = []
     for address in inside:
-        fitting = [item for item in found if guards.inside(address, item.cidrs) and _usable(result, item)]
+        fitting = [(kind, network) for kind, network in usable if guards.within(address, network)]
         if not fitting:
             bare.append(address)
             continue
-        best = fitting[0]
-        for item in fitting:
-            for network in item.cidrs:
-                if item.kind == best.kind and network in best.cidrs and item not in result.cidrs.setdefault(network, []):
-                    result.cidrs[network].append(item)
-                elif network not in best.cidrs and (network, item.ref) not in {
-                    (one, seen.ref) for one, _r, seen in result.rejected
-                }:
-                    result.rejected.append((network, f"{best.kind} says {words(best.cidrs)}", item))
+        best, chosen = fitting[0]
+        for kind, network in fitting:
+            if kind == best or network == chosen:
+                result.cidrs[network] = told[(kind, network)]
+            else:
+                refused[(kind, network)] = f"{best} says {chosen}"
+    result.rejected += [(network, why, told[(kind, network)][0]) for (kind, network), why in sorted(refused.items(), key=str)]
     for address in bare:
         raw = str(address.network_address)
         result.cidrs[address] = [Observation("lan", (address,), obs.OBSERVED, "node", "nodes", "status.addresses", raw, "", False)]
@@ -111,14 +116,11 @@ def lan(world: World, given: list[Observation], shown: Iterable[str]) -> Range:
     return result
 
 
-def _usable(result: Range, item: Observation) -> bool:
-    for network in item.cidrs:
-        reason = guards.refusal(network, "lan", item.trust)
-        if reason:
-            if (network, reason) not in {(one, why) for one, why, _item in result.rejected}:
-                result.rejected.append((network, reason, item))
-            return False
-    return True
+def _usable(result: Range, network: Network, item: Observation) -> bool:
+    reason = guards.refusal(network, "lan", item.trust)
+    if reason:
+        result.rejected.append((network, reason, item))
+    return not reason
 
 
 def _interfaces(result: Range, shown: Iterable[str], inside: list[Network]) -> Iterable[Observation]:
