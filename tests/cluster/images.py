@@ -118,20 +118,20 @@ class _Build:
     def say(self, text: str) -> None:
         print(f"images: [{time.monotonic() - self.started:4.0f} s] {text}", flush=True)
 
-    def bootstrap(self, name: str, packages: str) -> Path:
-        """A Debian system in a folder."""
+    def debian(self, name: str, packages: str) -> str:
+        """An image of a Debian system with these packages; built once for each list."""
+        image = f"netguard.test/debian-{name}:{hashlib.sha256(f'{SUITE} {packages}'.encode()).hexdigest()[:12]}"
+        if _exists(image):
+            return image
         self.say(f"{name}: Debian packages")
         root = self.folder / name
         run("debootstrap", "--variant=minbase", f"--include={packages}", SUITE, str(root))
         for pattern in ("var/cache/apt/archives/*.deb", "var/lib/apt/lists/*", "usr/share/doc/*", "usr/share/locale/*"):
             for path in root.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return root
-
-    def load(self, root: Path, name: str, *changes: str) -> None:
-        """A folder as an image."""
-        words = " ".join(f"--change '{change}'" for change in changes)
-        run("bash", "-o", "pipefail", "-c", f"tar -C '{root}' -c . | docker import {words} - {name}")
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        run("bash", "-o", "pipefail", "-c", f"tar -C '{root}' -c . | docker import - {image}")
+        shutil.rmtree(root)
+        return image
 
     def image(self, name: str, copied: dict[str, Path], *lines: str) -> None:
         """A small image; `copied`: name in the build context -> file."""
@@ -144,16 +144,20 @@ class _Build:
 
     def toolbox(self) -> None:
         """One image with all tools: felix, kube-proxy, the pods' scripts and the lab's containers run in it."""
-        root = self.bootstrap("toolbox", TOOLBOX_PACKAGES)
-        for target, source in (("wireguard-go", "wireguard"), ("calico-felix", "calico-felix"), ("kube-proxy", "kube-proxy")):
-            shutil.copy2(self.programs[source], root / "usr/local/bin" / target)
-        (root / "standin").mkdir()
-        for name in ("gluetun.py", "wireguard.py"):
-            shutil.copy2(STANDIN / name, root / "standin" / name)
-        shutil.copy2(KIND / "peer.py", root / "standin" / "peer.py")
-        shutil.copy2(KIND / "gluetun-entrypoint", root / "gluetun-entrypoint")
-        self.load(root, TOOLBOX, "ENV NETGUARD_WIREGUARD=/usr/local/bin/wireguard-go")
-        shutil.rmtree(root)
+        debian = self.debian("toolbox", TOOLBOX_PACKAGES)
+        programs = {"wireguard-go": "wireguard", "calico-felix": "calico-felix", "kube-proxy": "kube-proxy"}
+        copied = {name: self.programs[source] for name, source in programs.items()}
+        copied |= {name: STANDIN / name for name in ("gluetun.py", "wireguard.py")}
+        copied |= {name: KIND / name for name in ("peer.py", "gluetun-entrypoint")}
+        self.image(
+            TOOLBOX,
+            copied,
+            f"FROM {debian}",
+            f"COPY {' '.join(programs)} /usr/local/bin/",
+            "COPY gluetun.py wireguard.py peer.py /standin/",
+            "COPY gluetun-entrypoint /gluetun-entrypoint",
+            "ENV NETGUARD_WIREGUARD=/usr/local/bin/wireguard-go",
+        )
 
     def pods(self) -> None:
         """The images that kubeadm's pods and ours name."""
@@ -178,18 +182,19 @@ class _Build:
         return next(image for image in self._names if image.rpartition("/")[2].split(":")[0] == name)
 
     def node(self, name: str) -> None:
-        root = self.bootstrap("node", NODE_PACKAGES)
+        debian = self.debian("node", NODE_PACKAGES)
         self.say("node: files")
-        for folder in ("kind/manifests", "etc/kubernetes/manifests", "opt/cni/bin", "etc/containerd"):
+        root = self.folder / "tree"
+        for folder in ("kind/manifests", "etc/kubernetes/manifests", "opt/cni/bin", "etc/containerd", "usr/local/bin", "usr/bin"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for folder in ("etc/default", "etc/sysctl.d", "etc/systemd/journald.conf.d"):
             (root / folder).mkdir(parents=True, exist_ok=True)
         for program in ("kubeadm", "kubelet", "kubectl"):
             shutil.copy2(self.programs[program], root / "usr/bin" / program)
-        for plugin in (root / "usr/lib/cni").iterdir():
-            shutil.copy2(plugin, root / "opt/cni/bin" / plugin.name)
         shutil.copy2(self.programs["calico-cni"], root / "opt/cni/bin/calico")
         shutil.copy2(KIND / "node-entrypoint", root / "usr/local/bin/entrypoint")
         shutil.copy2(KIND / "containerd.toml", root / "etc/containerd/config.toml")
-        shutil.copytree(KIND / "units", root / "etc/systemd/system", dirs_exist_ok=True)
+        shutil.copytree(KIND / "units", root / "etc/systemd/system")
         (root / "kind/version").write_text(VERSION)
         # the lab's resolver: Docker's own, 127.0.0.11, is out of pods' reach, and CoreDNS would see a loop
         (root / "kind/resolv.conf").write_text("nameserver 172.30.0.53\n")
@@ -199,15 +204,19 @@ class _Build:
         shutil.copy2(KIND / "storage.yaml", root / "kind/manifests/default-storage.yaml")
         sysctls = ("ip_forward=1", "conf.all.route_localnet=1", "conf.all.arp_ignore=0", "conf.all.rp_filter=1")
         (root / "etc/sysctl.d/10-node.conf").write_text("".join(f"net.ipv4.{line}\n" for line in sysctls))
-        (root / "etc/systemd/journald.conf.d").mkdir(parents=True, exist_ok=True)
         (root / "etc/systemd/journald.conf.d/node.conf").write_text("[Journal]\nReadKMsg=no\n")
-        units = (
-            f"systemctl enable kubelet containerd kubelet.slice; systemctl mask {MASKED}; systemctl set-default multi-user.target"
-        )
-        run("chroot", str(root), "bash", "-c", units)
         base = "netguard.test/kind-root:1"
-        self.load(root, base, "ENV container=docker", "STOPSIGNAL SIGRTMIN+3")
-        shutil.rmtree(root)
+        run("tar", "-C", str(root), "-cf", str(self.folder / "tree.tar"), ".")
+        self.image(
+            base,
+            {"tree.tar": self.folder / "tree.tar"},
+            f"FROM {debian}",
+            "ADD tree.tar /",
+            "RUN cp /usr/lib/cni/* /opt/cni/bin/ && systemctl enable kubelet containerd kubelet.slice"
+            f" && systemctl mask {MASKED} && systemctl set-default multi-user.target",
+            "ENV container=docker",
+            "STOPSIGNAL SIGRTMIN+3",
+        )
         self.preload(base, name)
 
     def preload(self, base: str, name: str) -> None:
