@@ -93,10 +93,10 @@ def test_a_live_workload_that_is_injected_already_renders_the_same() -> None:
     assert run(live=[injected, SERVICE])["patches"] == first["patches"]
 
 
-def test_an_unknown_gateway_address_is_a_warning_and_stays_closed() -> None:
+def test_an_unknown_gateway_address_is_a_warning_and_stays_closed(capfd: pytest.CaptureFixture[str]) -> None:
     result = run(live=[WORKLOAD])
-    # shapes of warnings differ between versions of ansible-core
-    assert "does not exist yet" in json.dumps(result["warnings"])
+    # shapes of warnings differ between versions of ansible-core; where its controller code is loaded too, they are printed
+    assert "does not exist yet" in json.dumps(result.get("warnings")) + capfd.readouterr().err
     (config,) = [item for item in result["manifests"] if item["kind"] == "ConfigMap"]
     assert "GATEWAY='0.0.0.0'" in config["data"]["settings.sh"]
 
