@@ -29,6 +29,8 @@ def blocked(engine: Engine, known: Declared) -> Iterator[Finding]:
         if one.mesh and other.mesh and wanted.has("TCP", HBONE):
             # between enrolled pods the plain port is never on the wire
             needed = Ports.one("TCP", HBONE) | Ports({name: part for name, part in wanted.by_protocol.items() if name != "TCP"})
+        elif not (one.mesh and other.mesh):
+            needed = wanted - Ports.one("TCP", HBONE)  # offered for the day when both are enrolled
         found = engine.pair(source, destination)
         lacking = needed - found.possible
         why = known.reasons[source, destination]

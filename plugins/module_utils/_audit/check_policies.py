@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._manifests.addresses import SPECIAL_V4
+from .._manifests.model import LABEL_MANAGED_BY, MANAGER
 from .check_clients import public
 from .engine import HBONE, Engine
 from .findings import ERROR, INFO, WARNING, Finding
@@ -152,12 +153,15 @@ def _rule(
             break
     for place, peer in enumerate(peers):
         if isinstance(peer, Mapping) and isinstance(peer.get("ipBlock"), Mapping):
-            yield from _block(engine, ref, direction, peer["ipBlock"], f"{path}.{side}[{place}]")
+            yield from _block(engine, policy, direction, peer["ipBlock"], f"{path}.{side}[{place}]")
     if rule is not None and rule.named:
         yield from _named(engine, policy, ref, direction, rule, path)
 
 
-def _block(engine: Engine, ref: str, direction: str, block: Mapping[str, Any], path: str) -> Iterator[Finding]:
+def _block(engine: Engine, policy: Policy, direction: str, block: Mapping[str, Any], path: str) -> Iterator[Finding]:
+    ref = str(policy.ref)
+    # what our own modules write for every CNI has its other half in this CNI's language beside it
+    severity = INFO if policy.labels.get(LABEL_MANAGED_BY) == MANAGER else WARNING
     base = network(str(block.get("cidr")))
     if base is None:
         return
@@ -168,16 +172,16 @@ def _block(engine: Engine, ref: str, direction: str, block: Mapping[str, Any], p
     if world.service_range and found.issubset(world.service_range) and profile.after_translation:
         mend = "select the pods behind the Service, by selector and pod port; for the API server its endpoints"
         message = f"{base} is the Services' range: {profile.name} decides after translation, so this never matches"
-        yield Finding("inert", WARNING, ref, message, mend, ref, path)
+        yield Finding("inert", severity, ref, message, mend, ref, path)
     if world.pod_range and found.issubset(world.pod_range) and profile.ipblock_pods is False:
         message = f"{base} is the pods' range: {profile.name} matches no pod by address"
-        yield Finding("inert", WARNING, ref, message, "select pods by namespaceSelector and podSelector", ref, path)
+        yield Finding("inert", severity, ref, message, "select pods by namespaceSelector and podSelector", ref, path)
     nodes = world.node_addresses | world.api_addresses
     if nodes and found.issubset(nodes) and profile.ipblock_nodes is False:
         message = f"{base} is a node: {profile.name} matches no node by address"
         yield Finding(
             "inert",
-            WARNING,
+            severity,
             ref,
             message,
             "write a CiliumNetworkPolicy with entities (host, remote-node, kube-apiserver)",
