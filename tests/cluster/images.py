@@ -26,8 +26,8 @@ KIND = HERE / "kind"
 STANDIN = HERE.parent / "packets"
 VERSION = f"v{binaries.KUBERNETES}"
 TOOLBOX = "netguard.test/toolbox:1"
-OVERLAY = "netguard.test/overlay:1"
-GLUETUN = "netguard.test/gluetun-standin:1"
+OVERLAY = "netguard.test/overlay:v1.0.0"
+GLUETUN = "netguard.test/gluetun-standin:v3.41.3"
 PAUSE = "registry.k8s.io/pause:3.10.1"
 CONTROL = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 PROGRAMS = (
@@ -156,6 +156,8 @@ class _Build:
             f"COPY {' '.join(programs)} /usr/local/bin/",
             "COPY gluetun.py wireguard.py peer.py /standin/",
             "COPY gluetun-entrypoint /gluetun-entrypoint",
+            # as in the pod-gateway image, where busybox is all there is
+            "RUN ln -s /bin/busybox /usr/local/bin/wget",
             "ENV NETGUARD_WIREGUARD=/usr/local/bin/wireguard-go",
         )
 

@@ -114,7 +114,12 @@ def lab() -> None:
         "--user=root",
     ]
     container("netguard-dns", RESOLVER, [], resolver)
-    variables = {"SERVER_KEY": SERVER_KEY, "CLIENT_PUBLIC": public_key(CLIENT_KEY), "CLIENT_ADDRESS": CLIENT_ADDRESS}
+    variables = {
+        "SERVER_KEY": SERVER_KEY,
+        "CLIENT_PUBLIC": public_key(CLIENT_KEY),
+        "CLIENT_ADDRESS": CLIENT_ADDRESS,
+        "LAB_NETWORK": SUBNET,
+    }
     words = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
     container("netguard-peer", PEER, ["--privileged", *words], ["python3", "/standin/peer.py"])
 

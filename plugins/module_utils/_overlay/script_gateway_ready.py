@@ -42,5 +42,5 @@ if [ "${1-}" = metrics ]; then
 fi
 echo "tunnel ${UP}, ${KNOWN} clients"
 [ "$UP" = yes ] || exit 1
-[ "$DNS" = cluster ] || kill -0 "$RESOLVER" 2>/dev/null
+[ "$DNS" = cluster ] || alive "$RESOLVER"
 """

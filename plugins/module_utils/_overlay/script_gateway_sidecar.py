@@ -79,14 +79,14 @@ serve() {
 
 # Tells clients that ask behind the ClusterIP at which address this pod is.
 answerer() {
-  if [ -n "$ANSWERER" ] && kill -0 "$ANSWERER" 2>/dev/null; then return 0; fi
+  if alive "$ANSWERER"; then return 0; fi
   serve --port="$FINDER" --listen-address="$POD" --cache-size=0 --local-ttl=0 --address="/$FINDER_NAME/$POD" &
   ANSWERER=$!
 }
 
 resolver() {
   [ "$DNS" != cluster ] || return 0
-  if [ -n "$RESOLVER" ] && kill -0 "$RESOLVER" 2>/dev/null; then return 0; fi
+  if alive "$RESOLVER"; then return 0; fi
   [ -z "$RESOLVER" ] || log 'resolver: dnsmasq ended, starting it again'
   set -- --cache-size=1000 --interface="$VXLAN" --listen-address="$VIA" --server="$UPSTREAM"
   if [ "$DNS" = split ]; then

@@ -28,6 +28,10 @@ die() {
   exit 1
 }
 
+# Whether a process of this container runs. `kill -0` would say no of one that gave up root, as dnsmasq does: in a pod root has no
+# CAP_KILL.
+alive() { [ -n "$1" ] && [ -d "/proc/$1" ]; }
+
 # A sleep or command that a signal ends at once: a shell runs traps only between foreground commands.
 run() {
   "$@" &

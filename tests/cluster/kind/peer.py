@@ -5,7 +5,7 @@
 """The far side of the lab, one container: a WireGuard peer, and "the internet" that answers with the source it sees.
 
 Addresses: the endpoint 198.51.100.10, the internet 203.0.113.80 (HTTP on 80 and UDP on 7 answer with the caller's address).
-Environment: SERVER_KEY (base64), CLIENT_PUBLIC (base64), CLIENT_ADDRESS.
+Environment: SERVER_KEY (base64), CLIENT_PUBLIC (base64), CLIENT_ADDRESS, LAB_NETWORK (where the nodes are).
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def udp() -> None:
 def main() -> None:
     for address in (ENDPOINT, INTERNET):
         run("ip", "address", "add", f"{address}/32", "dev", "lo")
+    # wireguard-go answers from the route's source address
+    run("ip", "route", "replace", os.environ["LAB_NETWORK"], "dev", "eth0", "src", ENDPOINT)
     subprocess.Popen([wireguard.binary(), "-f", "wg0"], stdout=subprocess.DEVNULL)
     for _try in range(100):
         if os.path.exists("/var/run/wireguard/wg0.sock"):
