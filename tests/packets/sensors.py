@@ -75,6 +75,8 @@ def inner(frame: Frame) -> Frame | None:
 
 def name_of(frame: Frame) -> str:
     protocol = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}.get(frame.protocol, str(frame.protocol))
+    if frame.protocol == 6 and len(frame.data) > 13:
+        protocol += f"(flags {frame.data[13]:#x})"
     return f"{protocol} {frame.source}:{frame.sport} > {frame.target}:{frame.dport}"
 
 
@@ -110,6 +112,10 @@ class Sensor:
                 self.judge(frame, outgoing)
 
     def judge(self, frame: Frame, outgoing: bool) -> None:
+        # A reset on the wires behind the node can be the node's own: the answer to a server that still closes a flow of C0,
+        # after the node has forgotten it. One that comes from the pod is seen, and counted, at the pod's own link.
+        if self.rule != "pod" and frame.protocol == 6 and len(frame.data) > 13 and frame.data[13] & 4:
+            return
         if self.rule == "pod":
             if outgoing:
                 return

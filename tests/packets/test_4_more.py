@@ -96,6 +96,7 @@ def test_openvpn(connected: Stage) -> None:
     stage.closed("C1", "connected by OpenVPN", seen, recover=recover)
     assert seen.alive() > 10
     home.kill_gluetun()
+    time.sleep(0.3)
     seen = home.watch(1.5)
     stage.closed("F4", "OpenVPN: process killed", seen)
     assert seen.quiet, seen.answers

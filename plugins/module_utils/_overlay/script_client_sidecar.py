@@ -106,8 +106,7 @@ change() { # OVERLAY TUNNEL reason
 look() {
   if [ "$OPEN" = no ]; then
     if { follow || [ $((turn % 4)) -eq 0 ]; } && [ -n "$PEER" ] && answers "$VIA"; then
-      if answers "$TUNNEL_MARK"; then look_up=up; else look_up=down; fi
-      change yes "$look_up" 'the gateway answers'
+      change yes unknown 'the gateway answers' # its tunnel is the next question, and may take a second
     else
       change no down "no answer from the gateway ${PEER:-${GATEWAY:-$GATEWAY_NAME}} over the overlay"
     fi

@@ -31,16 +31,6 @@ finish() {
 }
 trap finish TERM INT
 
-choose_iptables
-choose_ip6tables
-gateway_names
-choose_u32
-POD=$(own_address)
-# what an earlier sidecar of this pod had learnt still stands in the kernel
-bridge fdb show dev "$VXLAN" | sed -n 's/^\(02:4e:[0-9a-f:]*\) dst \([^ ]*\) .*/\1 \2/p' | while read -r mac outer; do
-  echo "$outer $(derived "$outer") $mac"
-done >"$CLIENTS"
-
 state() {
   printf 'UP=%s\nKNOWN=%s\nSINCE=%s\nREPAIRED=%s\nRESOLVER=%s\n' "$UP" "$(wc -l <"$CLIENTS" | tr -d ' ')" "$SINCE" "$REPAIRED" \
     "$RESOLVER" >"$STATE/state.new"
@@ -113,8 +103,18 @@ repair() {
   state
 }
 
-ip link show dev "$VXLAN" >/dev/null 2>&1 || die "no $VXLAN: the init container of this pod did not end well"
+# what clients wait for comes first
+POD=$(own_address)
 answerer
+choose_iptables
+choose_ip6tables
+gateway_names
+choose_u32
+# what an earlier sidecar of this pod had learnt still stands in the kernel
+bridge fdb show dev "$VXLAN" | sed -n 's/^\(02:4e:[0-9a-f:]*\) dst \([^ ]*\) .*/\1 \2/p' | while read -r mac outer; do
+  echo "$outer $(derived "$outer") $mac"
+done >"$CLIENTS"
+ip link show dev "$VXLAN" >/dev/null 2>&1 || die "no $VXLAN: the init container of this pod did not end well"
 rm -f "$STATE/rules4" "$STATE/rules6"
 gateway_rules || die 'the rules of the gateway cannot be loaded'
 ip addr del "$TUNNEL_MARK/32" dev "$VXLAN" 2>/dev/null
