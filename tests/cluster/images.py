@@ -41,7 +41,7 @@ NODE_PACKAGES = (
 )
 TOOLBOX_PACKAGES = (
     "iptables,nftables,ipset,iproute2,conntrack,iputils-ping,tcpdump,ca-certificates,curl,bind9-dnsutils,netcat-openbsd,openvpn,"
-    "dnsmasq-base,socat,procps,python3-minimal,libpython3-stdlib,busybox"
+    "dnsmasq-base,socat,procps,wget,python3-minimal,libpython3-stdlib,busybox"
 )
 MASKED = "systemd-binfmt systemd-udevd systemd-udev-trigger getty.target console-getty"
 
