@@ -19,6 +19,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.cluster import binaries
 from tests.packets.evidence import Evidence
 
 #: Rows run in two parts side by side, to be done in five minutes.
@@ -75,6 +76,12 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+    if not os.environ.get("NETGUARD_WIREGUARD"):
+        try:  # here, since inside there is no network to build it with
+            os.environ["NETGUARD_WIREGUARD"] = str(binaries.ensure("wireguard")["wireguard"])
+        except binaries.BuildError as error:
+            print(f"packets: {error}", file=sys.stderr)
+            return 1
     evidence = Evidence()
     with tempfile.TemporaryDirectory(prefix="netguard-packets-") as folder:
         links = Path(folder) / "path" / "ansible_collections" / "homelab"

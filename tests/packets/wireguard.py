@@ -2,34 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""WireGuard in userspace: finding or building wireguard-go, keys, and its configuration socket."""
+"""WireGuard in userspace: finding wireguard-go, keys, and its configuration socket."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
-import subprocess
-from pathlib import Path
-
-MODULE = "golang.zx2c4.com/wireguard@v0.0.0-20260522210424-ecfc5a8d5446"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "homelab-netguard" / "bin"
 
 
 def binary() -> str:
-    """Path of wireguard-go: NETGUARD_WIREGUARD, the cache, PATH, else built there by Go (seconds). Raises RuntimeError."""
-    for found in (os.environ.get("NETGUARD_WIREGUARD", ""), str(CACHE / "wireguard"), shutil.which("wireguard-go") or ""):
+    """Path of wireguard-go: NETGUARD_WIREGUARD (set by `run.py`, which builds it), else in PATH. Raises RuntimeError."""
+    for found in (os.environ.get("NETGUARD_WIREGUARD", ""), shutil.which("wireguard-go") or ""):
         if found and os.access(found, os.X_OK):
             return found
-    go = shutil.which("go")
-    if go is None:
-        raise RuntimeError("wireguard-go is needed: install it, or Go, which builds it")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "GOBIN": str(CACHE), "CGO_ENABLED": "0"}
-    built = subprocess.run([go, "install", MODULE], env=environment, capture_output=True, text=True, timeout=300)
-    if built.returncode:
-        raise RuntimeError(f"go install {MODULE}: {built.stderr}")
-    return str(CACHE / "wireguard")
+    raise RuntimeError("wireguard-go is needed: name it in NETGUARD_WIREGUARD, or run tests/packets/run.py, which builds it")
 
 
 def private_key() -> bytes:
