@@ -65,7 +65,7 @@ class Evidence:
         lines = [" | ".join(head), "|".join("---" for _ in head), *(" | ".join(row) for row in self.rows)]
         table = "\n".join(f"| {line} |" if "---" not in line else f"|{line}|" for line in lines)
         versions = [
-            f"Linux {platform.release()}",
+            f"Linux {platform.release().split('-')[0]}",
             version("iptables", "--version"),
             version("nft", "--version"),
             version("ip", "-V"),
