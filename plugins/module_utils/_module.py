@@ -24,6 +24,7 @@ from ._errors import Fault, FaultsError, NetguardError
 from ._facts.discover import discover
 from ._facts.model import Facts
 from ._facts.result import from_result
+from ._manifests.gluetun_faults import declared
 from ._manifests.model import Desired, Live, Manifest
 from ._topology.model import App, Topology
 from ._topology.parse import parse
@@ -209,6 +210,7 @@ def _context(module: AnsibleModule) -> Context:
         params.get("apps"),
         params.get("platform"),
         params.get("namespaces"),
+        judge=None if params.get("state") == "absent" else declared,
     )
     _check_only(params.get("only") or [], topology)
     cluster = None

@@ -210,6 +210,7 @@ def test_ways_to_name_a_cluster(lab: Lab, tmp_path: Path) -> None:
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "empty dictionary": ({"kubeconfig": {}}, "kubeconfig is empty"),
     "empty text": ({"kubeconfig": ""}, "kubeconfig is empty"),
+    "nothing at all": ({}, "no cluster is named: there is no kubeconfig at ~/.kube/config"),
     "no such file": ({"kubeconfig": "/nonexistent/config"}, "there is no kubeconfig"),
     "no kubeconfig": ({"kubeconfig": {"some": "thing"}}, "onfig"),
     "no such context": ({"kubeconfig": "{path}", "context": "elsewhere"}, "elsewhere"),

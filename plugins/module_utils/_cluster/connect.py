@@ -36,6 +36,12 @@ def open_cluster(module: Any, *, check_mode: bool) -> Cluster:
     try:
         client = get_api_client(module)
     except CoreException as error:
+        if "No configuration found" in str(error):
+            place = os.environ.get("KUBECONFIG") or "~/.kube/config"
+            raise NetguardError(
+                f"no cluster is named: there is no kubeconfig at {place} and no host. Set kubeconfig, or host with api_key"
+                " (or K8S_AUTH_KUBECONFIG, K8S_AUTH_HOST and K8S_AUTH_API_KEY, or KUBECONFIG)"
+            ) from None
         raise NetguardError(str(error)) from None
     except (DynamicApiError, ApiException) as error:
         raise refusal(error, "the API server refuses the credentials") from None

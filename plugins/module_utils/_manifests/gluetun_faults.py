@@ -50,6 +50,19 @@ def check(topology: Topology, credentials: Credentials, *, facts: Facts | None =
     return sorted(set(faults))
 
 
+def declared(topology: Topology) -> list[Fault]:
+    """The faults that stand in the list itself: whatever the credentials, the cluster and the release of Gluetun are.
+
+    For every module, so that a gateway that cannot work is refused before the first of them has written anything.
+    """
+    unknown = {gateway.name: None for gateway in topology.gateways}
+    found = [
+        {fault for case in cases(topology, unknown, None, release) for group in GROUPS for fault in group(case)}
+        for release in Release
+    ]
+    return sorted(set.intersection(*found))
+
+
 def cases(topology: Topology, credentials: Credentials, facts: Facts | None, release: Release) -> list[Case]:
     return [
         Case(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from .._errors import FaultsError
+from .._errors import Fault, FaultsError
 from . import check, read, schema
 from .model import (
     App,
@@ -61,10 +61,13 @@ def parse(
     apps: Any = None,
     platform: Any = None,
     namespaces: Any = None,
+    *,
+    judge: Callable[[Topology], Iterable[Fault]] | None = None,
 ) -> Topology:
     """The topology of the four declared values (each as Ansible passes it; None: not declared).
 
-    Raises FaultsError, which lists every fault with its path.
+    `judge` knows more about gateways than their form: its faults come in the same error, except for gateways that are
+    malformed already. Raises FaultsError, which lists every fault with its path.
     """
     faults = Faults()
     if read.read(schema.Scalar("label"), instance, "instance", faults) is REFUSED:
@@ -82,15 +85,19 @@ def parse(
     parsed_apps = _each(declared["apps"], _app, faults, "apps", ("name", "namespace"))
     parsed_namespaces = _each(declared["namespaces"], _namespace, faults, "namespaces", ("name",))
     check.run(parsed_gateways, parsed_apps, parsed_platform, parsed_namespaces, faults)
-    if faults.found:
-        raise FaultsError(sorted(set(faults.found), key=faults.found.index))
-    return Topology(
+    topology = Topology(
         instance,
         tuple(entry for _path, entry in parsed_gateways),
         tuple(check.resolved(app, parsed_apps) for _path, app in parsed_apps),
         parsed_platform,
         tuple(entry for _path, entry in parsed_namespaces),
     )
+    if judge is not None and len(parsed_gateways) == len(declared["gateways"]):  # else positions would be wrong
+        known = faults.paths()
+        faults.found += [fault for fault in judge(topology) if not known & {fault.path.partition(".")[0]}]
+    if faults.found:
+        raise FaultsError(sorted(set(faults.found), key=faults.found.index))
+    return topology
 
 
 def _each(items: list[Any], build: Any, faults: Faults, path: str, needed: Iterable[str]) -> list[tuple[str, Any]]:

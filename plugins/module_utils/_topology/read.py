@@ -46,6 +46,10 @@ class Faults:
     def add(self, path: str, message: str, hint: str = "") -> None:
         self.found.append(Fault(path, message, hint))
 
+    def paths(self) -> set[str]:
+        """The entries that have one: `apps[2]` for `apps[2].uses[0]`."""
+        return {fault.path.partition(".")[0] for fault in self.found}
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean "x"?` for the nearest known word, else the words there are (when few), else nothing."""

@@ -503,6 +503,24 @@ def test_all_faults_are_reported_at_once() -> None:
     }
 
 
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_good_with_its_credentials_is_no_fault_of_the_list(name: str) -> None:
+    assert gluetun_faults.declared(Topology("home", (GOOD[name][0],))) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "path"),
+    [
+        (gateway("protonvpm"), "gateways[0].provider"),
+        (gateway("custom", **{**CUSTOM, "endpoint_ip": "vpn.example.test"}), "gateways[0].wireguard.endpoint.ip"),
+        (gateway("custom", **{**CUSTOM, "public_key": TOKEN}), "gateways[0].wireguard.public_key"),
+        (settings(VPN_SERVICE_PROVIDER="mullvad"), "gateways[0].settings.VPN_SERVICE_PROVIDER"),
+    ],
+)
+def test_faults_of_the_list_need_no_credentials(entry: Gateway, path: str) -> None:
+    assert path in [fault.path for fault in gluetun_faults.declared(Topology("home", (entry,)))]
+
+
 @pytest.mark.parametrize(
     ("entry", "credentials", "expected"),
     [

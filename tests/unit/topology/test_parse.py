@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._errors import FaultsError
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests import gluetun_faults
 from ansible_collections.homelab.netguard.plugins.module_utils._topology.model import Exposed, External, Port, Selector, Use, Vpn
 from ansible_collections.homelab.netguard.plugins.module_utils._topology.parse import auto_network, auto_vni, parse
 from hypothesis import given
@@ -240,6 +241,32 @@ def test_all_faults_come_in_one_error() -> None:
     assert len(found) == 5, found
 
 
+#: entries of the list of gateways, and the faults that are found, those of the judge among them
+JUDGED: dict[str, tuple[list[Any], list[str]]] = {
+    "known provider": ([GATEWAY], []),
+    "its faults come with those of the form": (
+        [GATEWAY | {"provider": "protonvpm"}, {"name": "b", "provider": "mullvad", "dns": "off"}],
+        ["gateways[1].dns", "gateways[0].provider"],
+    ),
+    "a malformed gateway is not judged: what was refused is not missing": (
+        [GATEWAY | {"provider": "nobody", "dns": "off"}],
+        ["gateways[0].dns"],
+    ),
+    "an entry that is no gateway moves no path": ([{"provider": "nobody"}, GATEWAY | {"provider": "nobody"}], ["gateways[0].name"]),
+}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_a_judge_of_gateways_is_heard_in_the_same_error(name: str) -> None:
+    gateways, expected = JUDGED[name]
+    found: list[str] = []
+    try:
+        parse("home", gateways, judge=gluetun_faults.declared)
+    except FaultsError as error:
+        found = [fault.path for fault in error.faults]
+    assert found == expected
+
+
 def test_input_is_left_as_it_was() -> None:
     declared = {"gateways": [copy.deepcopy(GATEWAY)], "apps": [app(vpn="proton")]}
     before = copy.deepcopy(declared)
@@ -269,7 +296,7 @@ KEYS = st.sampled_from(
 def test_no_input_whatever_crashes(gateways: Any, apps: Any, platform: Any, namespaces: Any) -> None:
     found: tuple[Any, ...] = ()
     try:
-        parse("home", gateways, apps, platform, namespaces)
+        parse("home", gateways, apps, platform, namespaces, judge=gluetun_faults.declared)
     except FaultsError as error:
         found = error.faults
     assert all(fault.path for fault in found)
