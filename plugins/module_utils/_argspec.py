@@ -75,3 +75,4 @@ WRITER = ArgumentSpec(
     }
 )
 WAIT = ArgumentSpec({"wait": {"type": "bool", "default": True}, "wait_timeout": {"type": "int", "default": 300}})
+IMAGES = ArgumentSpec({"images": {"type": "dict", "options": {"gluetun": {"type": "str"}, "overlay": {"type": "str"}}}})

@@ -210,7 +210,8 @@ def _context(module: AnsibleModule) -> Context:
         params.get("apps"),
         params.get("platform"),
         params.get("namespaces"),
-        judge=None if params.get("state") == "absent" else declared,
+        # vpn_gateway judges its gateways itself, together with their credentials
+        judge=None if params.get("state") == "absent" or "credentials" in params else declared,
     )
     _check_only(params.get("only") or [], topology)
     cluster = None

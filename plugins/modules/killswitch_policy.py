@@ -53,21 +53,11 @@ options:
       - Accepts policies that let a client out again, and with O(state=absent) clients that are still injected.
     type: bool
     default: false
-  images:
-    description:
-      - Container images. Admission compares the guard's, so they must be those of M(homelab.netguard.vpn_client_inject).
-    type: dict
-    suboptions:
-      overlay:
-        description: Image in which guard and overlay run. Omitted, pod-gateway 1.13.0.
-        type: str
-      gluetun:
-        description: Not used here; accepted so that one variable serves all modules.
-        type: str
 extends_documentation_fragment:
   - homelab.netguard._topology
   - homelab.netguard._cluster
   - homelab.netguard._writer
+  - homelab.netguard._images
   - homelab.netguard._attributes
   - kubernetes.core.k8s_auth_options
 seealso:
@@ -213,11 +203,11 @@ manifests:
 """
 
 from ansible_collections.homelab.netguard.plugins.module_utils._module import run
-from ansible_collections.homelab.netguard.plugins.module_utils._operations.killswitch import ARGUMENTS, operation
+from ansible_collections.homelab.netguard.plugins.module_utils._operations.killswitch import SPEC, operation
 
 
 def main() -> None:
-    run(ARGUMENTS, operation)
+    run(SPEC, operation)
 
 
 if __name__ == "__main__":

@@ -149,11 +149,11 @@ duration:
 """
 
 from ansible_collections.homelab.netguard.plugins.module_utils._module import run
-from ansible_collections.homelab.netguard.plugins.module_utils._operations.audit import ARGUMENTS, operation
+from ansible_collections.homelab.netguard.plugins.module_utils._operations.audit import SPEC, operation
 
 
 def main() -> None:
-    run(ARGUMENTS, operation)
+    run(SPEC, operation)
 
 
 if __name__ == "__main__":

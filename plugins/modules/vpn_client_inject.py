@@ -34,16 +34,6 @@ options:
     type: str
     choices: [auto, required, none]
     default: auto
-  images:
-    description: Container images. The same values as for M(homelab.netguard.killswitch_policy), whose admission compares them.
-    type: dict
-    suboptions:
-      overlay:
-        description: Image in which guard and overlay run. Omitted, pod-gateway 1.13.0.
-        type: str
-      gluetun:
-        description: Not used here; taken so that one variable serves every module.
-        type: str
   manage_pod_security:
     description:
       - Whether a namespace that enforces Pod Security V(baseline) or V(restricted) is labelled V(privileged), which the guard's
@@ -55,6 +45,7 @@ extends_documentation_fragment:
   - homelab.netguard._topology
   - homelab.netguard._cluster
   - homelab.netguard._writer
+  - homelab.netguard._images
   - homelab.netguard._wait
   - homelab.netguard._attributes
   - kubernetes.core.k8s_auth_options

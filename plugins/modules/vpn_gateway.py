@@ -38,17 +38,6 @@ options:
       - A Secret named in C(credentials.secret) of a gateway uses the same names as keys; capitals and dashes are accepted too.
     type: dict
     default: {}
-  images:
-    description:
-      - Container images. Each must name an exact version, since Gluetun renames its variables between versions.
-    type: dict
-    suboptions:
-      gluetun:
-        description: Image with Gluetun, version 3.41 or 3.42. Omitted, 3.41.3 by its digest.
-        type: str
-      overlay:
-        description: Image in which the overlay's scripts run. Omitted, pod-gateway 1.13.0.
-        type: str
   resources:
     description:
       - Resources of the containers as Kubernetes writes them, V(gluetun) and V(overlay), each with C(requests) and C(limits).
@@ -73,6 +62,7 @@ extends_documentation_fragment:
   - homelab.netguard._topology
   - homelab.netguard._cluster
   - homelab.netguard._writer
+  - homelab.netguard._images
   - homelab.netguard._wait
   - homelab.netguard._attributes
   - kubernetes.core.k8s_auth_options

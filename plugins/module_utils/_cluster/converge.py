@@ -190,7 +190,8 @@ class Convergence:
         raise NetguardError(
             f"none of the {len(gone)} objects of the instance {self.instance} ({some}) is in this list, and all of them would be "
             "deleted. Nothing was changed. If the list belongs to another home, give it an instance of its own. If everything was "
-            "renamed, run once with prune: false, then as before; or remove the old ones with state: absent.",
+            "renamed, run once with prune: false (netguard_prune of the roles), then as before; or remove the old ones with "
+            "state: absent (playbook remove).",
         )
 
     def _existing(self, missing: Iterable[Key]) -> list[Key]:

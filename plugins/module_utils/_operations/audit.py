@@ -24,7 +24,7 @@ from .._manifests.model import Key, Live, Manifest
 from .._manifests.workloads import WORKLOADS
 from .._module import Context
 
-ARGUMENTS = ArgumentSpec(
+SPEC = ArgumentSpec(
     {
         "manifests": {"type": "list", "elements": "raw", "default": []},
         "profile": {"type": "str", "default": "auto"},

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .._argspec import FACTS, TOPOLOGY, WAIT, WRITER, ArgumentSpec
+from .._argspec import FACTS, IMAGES, TOPOLOGY, WAIT, WRITER, ArgumentSpec
 from .._cluster.client import Read
 from .._cluster.converge import Action, Outcome, is_ours
 from .._cluster.transport import ApiError
@@ -34,10 +34,10 @@ SPEC = TOPOLOGY.merge(
     FACTS,
     WRITER,
     WAIT,
+    IMAGES,
     ArgumentSpec(
         {
             "admission": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"},
-            "images": {"type": "dict", "options": {"gluetun": {"type": "str"}, "overlay": {"type": "str"}}},
             "manage_pod_security": {"type": "bool", "default": False},
         }
     ),
@@ -122,7 +122,7 @@ def _former(context: Context, live: Live) -> tuple[Manifest, ...]:
         raise NetguardError(
             f"none of the clients of the instance {topology.instance} ({', '.join(sorted(known)[:5])}) is in the list, and this run"
             f" would release {listed}. Nothing was changed. If the list belongs to another home, give it an instance of its own;"
-            " to remove these clients, run with state: absent; prune: false leaves them alone."
+            " to remove these clients, run with state: absent (playbook remove); prune: false (netguard_prune) leaves them alone."
         )
     return found
 

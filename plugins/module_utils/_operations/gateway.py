@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .._argspec import FACTS, TOPOLOGY, WAIT, WRITER, ArgumentSpec
+from .._argspec import FACTS, IMAGES, TOPOLOGY, WAIT, WRITER, ArgumentSpec
 from .._cluster.client import Read
 from .._cluster.converge import Action, Outcome, is_ours
 from .._cluster.wait import Goal, wait
@@ -37,11 +37,11 @@ SPEC = TOPOLOGY.merge(
     FACTS,
     WRITER,
     WAIT,
+    IMAGES,
     ArgumentSpec(
         {
             # the one option with secrets: apart from the list, so that masking them leaves the rest readable
             "credentials": {"type": "dict", "default": {}, "no_log": True},
-            "images": {"type": "dict", "options": {"gluetun": {"type": "str"}, "overlay": {"type": "str"}}},
             "resources": {"type": "dict", "default": {}},
             "tun": {"type": "str", "default": "auto"},
             "manage_pod_security": {"type": "bool", "default": False},

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .._argspec import FACTS, TOPOLOGY, WRITER, ArgumentSpec
+from .._argspec import FACTS, IMAGES, TOPOLOGY, WRITER, ArgumentSpec
 from .._audit import reopen
 from .._cluster.client import Read
 from .._cluster.converge import Action, Outcome
@@ -37,18 +37,14 @@ POLICY_KINDS = {
     "policy.networking.k8s.io/v1alpha1": ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy"),
 }
 
-ARGUMENTS = ArgumentSpec(
+SPEC = ArgumentSpec(
     {
         "dialect": {"type": "str", "choices": list(killswitch_deny.DIALECTS), "default": "auto"},
         "admission": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"},
         "clients": {"type": "str", "choices": ["all", "closed"], "default": "all"},
         "force": {"type": "bool", "default": False},
-        "images": {
-            "type": "dict",
-            "options": {"overlay": {"type": "str"}, "gluetun": {"type": "str"}},
-        },
     }
-).merge(TOPOLOGY, FACTS, WRITER)
+).merge(TOPOLOGY, FACTS, WRITER, IMAGES)
 
 
 def operation(context: Context) -> dict[str, Any]:
