@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -22,11 +22,14 @@ from ansible_collections.homelab.netguard.plugins.module_utils._overlay import s
 
 from . import frames, wireguard
 from .children import Child
+from .kernel import Connections
 from .lab import (
     DNS_VIP,
     GATEWAY_VIP,
     HOST,
     HOST6,
+    NODES,
+    PATIENCE,
     PORT,
     RESOLVER,
     RESOLVER6,
@@ -43,6 +46,17 @@ CLIENTS = "netguard-clients-proton.media.svc.cluster.local"
 GATEWAY_NAME = "netguard-gateway-proton-pods.vpn.svc.cluster.local"
 WG_PORT = 51820
 INSIDE = ip_network("203.0.113.192/26")  # the addresses inside the tunnel
+ENDPOINTS = ((17, WG_PORT), (17, 1194), (6, 1194))
+#: Datagrams in a row without an answer that tell that nothing passes any more.
+SILENCE = 25
+#: Connections that must come in whatever the tunnel does: from where, to which of the client's ports.
+INBOUND = (
+    ("a kubelet's probe", "node1", "4", 8081),
+    ("a kubelet's probe by IPv6", "node1", "6", 8081),
+    ("a declared peer", "peer", "4", 9090),
+    ("the LAN on a lan port", "home", "node", 8080),
+    ("port-forward and exec", "c1", "lo", 8080),
+)
 
 
 @dataclass
@@ -68,6 +82,26 @@ class Seen:
         return sum(self.leaks.values())
 
     @property
+    def captured(self) -> int:
+        """Packets outside the tunnel that the captures saw."""
+        return sum(count for name, count in self.leaks.items() if not name.endswith(("resolver", "counter", "flows")))
+
+    @property
+    def counted(self) -> int:
+        """The same by the kernel's counters."""
+        return sum(count for name, count in self.leaks.items() if name.endswith("counter"))
+
+    @property
+    def flows(self) -> int:
+        """New flows outside the tunnel, by the nodes' and the router's connection tracking."""
+        return sum(count for name, count in self.leaks.items() if name.endswith("flows"))
+
+    @property
+    def asked(self) -> int:
+        """Names asked outside the tunnel."""
+        return sum(count for name, count in self.leaks.items() if name.endswith("resolver"))
+
+    @property
     def quiet(self) -> bool:
         """No probe was answered; dnsmasq itself may have said that it cannot ask."""
         return not any(times for kind, times in self.answers.items() if kind != "resolver unbound")
@@ -89,9 +123,12 @@ class Home:
         self.lab = Lab(profile, shell, folder)
         self.children: list[Child] = []
         self.sensors: dict[str, Child] = {}
+        self.flows: dict[str, Child] = {}
+        self.paused = False
         self.probers: dict[str, Child] = {}
         self.server_key, self.client_key = wireguard.private_key(), wireguard.private_key()
         self.generation = 0
+        self.start = time.monotonic()
         self._servers()
         self.gateway: Pod | None = None
 
@@ -127,9 +164,12 @@ class Home:
             ("inet", "wan", "internet"),
         ):
             self.sense(f"{where} {rule}", where, interface, rule)
+        for where in ("node1", "node2", "home"):
+            endpoints = () if where == "node1" else ENDPOINTS
+            self.flows[where] = self.child(where, lambda e=endpoints: Connections(e))
         for node in ("node1", "node2"):  # neighbours found before anything is measured
             for target in (HOST, HOST6):
-                wait_for(f"{node} reaches {target}", lambda n=node, t=target: self.pings(n, t), 15)
+                wait_for(f"{node} reaches {target}", lambda n=node, t=target: self.pings(n, t))
 
     def pings(self, where: str, target: str) -> bool:
         return "1 received" in self.lab.exec(where, "ping", "-c", "1", "-W", "1", target, check=False)
@@ -140,7 +180,7 @@ class Home:
         wireguard.configure("wgs0", text)
 
     def sense(self, name: str, where: str, interface: str, rule: str) -> None:
-        endpoints = ((17, WG_PORT), (17, 1194), (6, 1194))
+        endpoints = () if where == "node1" else ENDPOINTS  # the gateway runs on the other node
         self.sensors[name] = self.child(where, lambda: Sensor(interface, rule, endpoints))
 
     # -- pods -------------------------------------------------------------------------------------------------------------
@@ -160,13 +200,23 @@ class Home:
 
     def peer_pods(self) -> None:
         """Others in the cluster and the home: a database and its neighbour, a peer, a relay; who can connect from where."""
-        if hasattr(self, "senders"):
-            return
-        self.senders = {name: self.child(name, frames.Sender) for name in ("home", "node1")}
+        self.senders = {name: self.child(name, frames.Sender) for name in ("home", "node1", "c1")}
         for name, last in (("db", 20), ("db2", 21), ("peer", 22), ("relay", 30)):
             self.lab.pod(name, "node1", last)
             self.child(name, lambda: frames.Listener((5432, 5433, 3128)))
             self.senders[name] = self.child(name, frames.Sender)
+
+    def serve(self, pod: Pod) -> None:
+        """The application's own ports; a LoadBalancer or NodePort with externalTrafficPolicy Local leads to two of them."""
+        self.app = self.child(pod.name, lambda: frames.Listener((8080, 8081, 9090, 9091)))
+        node = NODES[pod.node][0]
+        self.lab.base_services = "".join(f"ip daddr {node} tcp dport {port} dnat to {pod.ip}\n" for port in (8080, 9091))
+        self.lab.services(**self.endpoints)
+
+    def inbound(self, pod: Pod) -> list[str]:
+        """Which of the connections that must come in do not."""
+        where = {"4": pod.ip, "6": pod.ip6, "node": NODES[pod.node][0], "lo": "127.0.0.1"}
+        return [what for what, source, how, port in INBOUND if not self.senders[source].call("connects", where[how], port, "", 20)]
 
     def drop(self, *children: Child) -> None:
         for child in children:
@@ -174,6 +224,7 @@ class Home:
             self.children.remove(child)
 
     def pause(self, yes: bool) -> None:
+        self.paused = yes
         for prober in self.probers.values():
             prober.call("hold", yes)
 
@@ -230,23 +281,23 @@ class Home:
     def gluetun(self, environment: Mapping[str, str] | None = None) -> None:
         assert self.gateway is not None
         self.environment = dict(environment or self.gateway_environment())
-        path = self.lab.folder / f"{self.gateway.name}.gluetun.log"
-        self.ups = path.read_text().count("[vpn] is up") if path.exists() else 0
+        self.ups = self.counted_ups()
         script = str(Path(__file__).with_name("gluetun.py"))
         command = f"ip rule del table 51820; ip -6 rule del table 51820; exec {sys.executable} -S {script}"
         self.gateway.processes["gluetun"] = self.lab.spawn(
             self.gateway.name, "/bin/sh", "-c", command, log=f"{self.gateway.name}.gluetun.log", environment=self.environment
         )
 
-    def vpn_up(self, timeout: float = 10.0) -> float:
-        """When the stand-in says that its tunnel is up, counted from the last call of `gluetun`."""
-        assert self.gateway is not None
-        path = self.lab.folder / f"{self.gateway.name}.gluetun.log"
-        wait_for("the VPN is up", lambda: path.read_text().count("[vpn] is up") > self.ups, timeout, 0.005)
+    def vpn_up(self, timeout: float = PATIENCE) -> float:
+        """When the stand-in says that its tunnel is up, counted from the last call of `gluetun` (or from `ups`)."""
+        wait_for("the VPN is up", lambda: self.counted_ups() > self.ups, timeout, 0.005)
         return time.monotonic()
 
-    def last_answer(self, pod: Pod, kind: str = "udp4 unbound") -> float:
-        return max(self.probers[pod.name].call("read", False)["answers"].get(kind, [0.0]))
+    def counted_ups(self) -> int:
+        """How often the stand-in has said that its tunnel is up."""
+        assert self.gateway is not None
+        path = self.lab.folder / f"{self.gateway.name}.gluetun.log"
+        return path.read_text().count("[vpn] is up") if path.exists() else 0
 
     def kill_gluetun(self, how: int = signal.SIGKILL) -> None:
         assert self.gateway is not None
@@ -263,54 +314,99 @@ class Home:
     # -- looking ------------------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        for child in (*self.sensors.values(), *self.probers.values()):
-            child.call("read")
-        for servers in (self.internet, self.inside, self.cluster_dns):
-            servers.call("asked")
+        self._seen(True)
         self.start = time.monotonic()
 
     def look(self) -> Seen:
-        """What happened since `clear` (or the last `look`)."""
+        """What happened since `clear` (or the last `look`), with at least fifty probes for each second of it."""
         time.sleep(0.05)  # frames on their way
+        while not self.paused and self._sent() < 50 * (time.monotonic() - self.start):
+            if time.monotonic() - self.start > 600 + PATIENCE:
+                raise AssertionError("the probes do not keep their pace")
+            time.sleep(0.1)
+        seen = self._seen(True)
+        self.start = seen.end
+        return seen
+
+    def _sent(self) -> int:
+        return sum(child.call("read", False)["sent"] for child in self.probers.values())
+
+    def _seen(self, reset: bool) -> Seen:
+        """Every sensor, once it has looked at all that came before."""
         end = time.monotonic()
         seen = Seen(0, {}, [], {}, 0, self.start, end)
         for child in self.probers.values():
-            part = child.call("read")
+            part = child.call("read", reset)
             seen.sent += part["sent"]
             seen.kinds.update(part["kinds"])
             seen.refused.update(part["refused"])
             for kind, times in part["answers"].items():
                 seen.answers.setdefault(kind, []).extend(times)
         for name, child in self.sensors.items():
-            part = child.call("read")
+            part = child.call("read", reset)
             seen.leaks[name] = part["leaks"]
+            seen.leaks[f"{name} counter"] = part["counted"]
             seen.examples += [f"{name}: {what} x{count}" for what, count in part["examples"]]
             seen.by_vpn += part["seen"].get("by VPN", 0)
             seen.handshakes += part["seen"].get("handshake", 0)
             seen.arp += part["arp"]
             seen.ipv6 += part["seen"].get("IPv6 but neighbours", 0)
+        for name, child in self.flows.items():
+            seen.leaks[f"{name} flows"], examples = child.call("read", reset)
+            seen.examples += [f"{name} flows: {what} x{count}" for what, count in examples]
         for name, servers in (("cluster", self.cluster_dns), ("public", self.internet), ("tunnel", self.inside)):
-            asked = [source for source, _server, what in servers.call("asked") if MARKER.decode().lower() in what]
+            asked = [source for source, _server, what in servers.call("asked", reset) if MARKER.decode().lower() in what]
             seen.names[name] = len(asked)
             # the cluster's resolver, and the home address at any resolver, must never see a client's name
             seen.leaks[f"{name} resolver"] = len(
                 asked if name == "cluster" else [s for s in asked if s != VPN and ip_address(s) not in INSIDE]
             )
-        self.start = end
         return seen
 
-    def watch(self, seconds: float) -> Seen:
+    def until(self, what: str, missing: Callable[[Seen], object]) -> None:
+        """Goes on watching, from the last `clear` on, until nothing is missing."""
+        last: list[object] = []
+
+        def enough() -> bool:
+            last[:] = [missing(self._seen(False))]
+            return not last[0]
+
+        try:
+            wait_for(what, enough, pause=0.1)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}; missing: {last[0]}") from exc
+
+    def watch(self, seconds: float, what: str = "", missing: Callable[[Seen], object] | None = None) -> Seen:
+        """What happens in so many seconds, and longer if something must turn up that has not yet."""
         self.clear()
         time.sleep(seconds)
+        if missing is not None:
+            self.until(what, missing)
         return self.look()
 
     def answers(self, pod: Pod, kind: str = "udp4 unbound") -> int:
         return len(self.probers[pod.name].call("read", False)["answers"].get(kind, []))
 
-    def back(self, pod: Pod, timeout: float = 10.0, kind: str = "udp4 unbound") -> float:
+    def back(self, pod: Pod, kind: str = "udp4 unbound") -> float:
         """Seconds until the next answer."""
         have = self.answers(pod, kind)
-        return wait_for(f"traffic of {pod.name}", lambda: self.answers(pod, kind) > have, timeout)
+        return wait_for(f"traffic of {pod.name}", lambda: self.answers(pod, kind) > have)
+
+    def silent(self, pod: Pod) -> None:
+        """After a fault: waits until answers that were on their way have arrived, and probes in a row got none."""
+        wait_for(f"no answers for {pod.name}", lambda: self.probers[pod.name].call("silence") >= SILENCE)
+
+    def idle(self) -> None:
+        """Nothing more of what was sent before a pause comes through the VPN."""
+        self.clear()
+
+        def still() -> bool:
+            time.sleep(0.5)
+            found = self._seen(False).by_vpn
+            self.clear()
+            return not found
+
+        wait_for("what was on its way has arrived", still)
 
     def end(self) -> None:
         for pod in list(self.lab.pods.values()):

@@ -41,6 +41,9 @@ DNS_VIP, GATEWAY_VIP = "192.0.2.130", "192.0.2.140"
 PORT, VNI = 48879, 4753
 PROFILES = ("calico", "flannel", "cilium")
 
+#: Seconds that anything which must happen may take: a row fails for what our scripts do, not for how busy the machine is.
+PATIENCE = 90.0
+
 #: The tools that the overlay image has beside its shell's; nft is not among them. (wget, because that of Debian's static
 #: busybox crashes on names.)
 IMAGE_TOOLS = (
@@ -52,13 +55,13 @@ IMAGE_TOOLS = (
 def sh(
     command: Sequence[str], *, check: bool = True, text: str | None = None, **options: object
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=PATIENCE, **options)  # type: ignore[call-overload]
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done  # type: ignore[no-any-return]
 
 
-def wait_for(what: str, test: Callable[[], bool], timeout: float = 10.0, pause: float = 0.02) -> float:
+def wait_for(what: str, test: Callable[[], bool], timeout: float = PATIENCE, pause: float = 0.02) -> float:
     """Seconds until `test` held; fails after `timeout`."""
     start = time.monotonic()
     while not test():
@@ -90,6 +93,7 @@ class Lab:
         self.shell = shell
         self.folder = folder
         self.pods: dict[str, Pod] = {}
+        self.base_services = self.more_services = ""
         folder.mkdir(parents=True, exist_ok=True)
         self.tools = self._tools()
         self._network()
@@ -261,7 +265,7 @@ class Lab:
         start = time.monotonic()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, how)
-        process.wait(10)
+        process.wait(PATIENCE)
         return time.monotonic() - start
 
     # -- what a cluster does --------------------------------------------------------------------------------------------
@@ -273,7 +277,7 @@ class Lab:
             rules += f"ip daddr {GATEWAY_VIP} udp dport {PORT + 1} dnat to {gateway}\n"
         if dns:
             rules += f"ip daddr {DNS_VIP} udp dport 53 dnat to {dns}\nip daddr {DNS_VIP} tcp dport 53 dnat to {dns}\n"
-        rules += getattr(self, "more_services", "")
+        rules += self.base_services + self.more_services
         for node in NODES:
             self.nft(
                 node,

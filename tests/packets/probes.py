@@ -23,6 +23,7 @@ from .lab import HOST, HOST6, RESOLVER, RESOLVER6
 from .sensors import MARKER
 
 UDP_PORT, TCP_PORT = 4242, 4243
+BACKLOG = 10.0  # seconds of rounds that are made up for
 SO_BINDTODEVICE = 25
 
 
@@ -56,6 +57,7 @@ class Prober:
         self.sent: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.answers: dict[str, list[float]] = {}
+        self.unanswered = 0  # datagrams in a row of the one kind that is the clock of a row
         self.kinds = [
             f"{what}{family} {how}"
             for family in (4, 6)
@@ -69,13 +71,14 @@ class Prober:
         self.paused = False
 
     def work(self) -> None:
-        count = 0
+        """Rounds are due by the clock: what a busy machine held up is sent later, not left out."""
+        count, due = 0, time.monotonic()
         while True:
-            begun = time.monotonic()
             count += 1
             for kind in () if self.paused else self.kinds:
                 self.send(kind, count)
-            self.listen(max(0.005, self.pause - (time.monotonic() - begun)))
+            due = max(due, time.monotonic() - BACKLOG) + self.pause
+            self.listen(due)
 
     def open(self, kind: str) -> socket.socket:
         what, how = kind.split()
@@ -123,10 +126,10 @@ class Prober:
                 if stale is not None:
                     stale.close()
 
-    def listen(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
+    def listen(self, until: float) -> None:
         while True:
             if not self.paused:  # one kind more often than the others: it is the clock of a row
+                self.unanswered += 1
                 self.send("udp4 unbound", 0)
             for kind, made in list(self.sockets.items()):
                 self.take(kind, made)
@@ -139,7 +142,7 @@ class Prober:
         if kind.startswith(("tcp", "dns-tcp")):
             with contextlib.suppress(OSError):
                 made.getpeername()
-                self.answers.setdefault(kind, []).append(time.monotonic())
+                self.answered(kind)
                 self.sockets.pop(kind, None)
                 made.close()
             return
@@ -148,9 +151,21 @@ class Prober:
                 data = made.recv(4096)
                 if kind.startswith("icmp") and (MARKER not in data or (data[20] if kind[4] == "4" else data[0]) not in (0, 129)):
                     continue
-                self.answers.setdefault(kind, []).append(time.monotonic())
+                self.answered(kind)
         except OSError:
             return
+
+    def answered(self, kind: str) -> None:
+        self.answers.setdefault(kind, []).append(time.monotonic())
+        if not kind.startswith("resolver"):  # dnsmasq itself may say that it cannot ask
+            self.unanswered = 0
+
+    def every(self) -> list[str]:
+        return list(self.kinds)
+
+    def silence(self) -> int:
+        """Probes in a row that nothing answered."""
+        return self.unanswered
 
     def read(self, reset: bool = True) -> dict[str, Any]:
         result = {"sent": sum(self.sent.values()), "kinds": dict(self.sent), "refused": dict(self.refused), "answers": self.answers}

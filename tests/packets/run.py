@@ -23,11 +23,11 @@ from tests.cluster import binaries
 from tests.packets.evidence import Evidence
 
 #: Rows run in two parts side by side, to be done in five minutes.
-PARTS = ("calico-ash", "flannel-dash,cilium-ash")
+PARTS = ("calico-ash,flannel-dash", "cilium-ash")
 NOTHING_SELECTED = 5
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = (
-    *("ip", "bridge", "tc", "nft", "iptables", "ip6tables", "iptables-restore", "arptables-nft", "conntrack"),
+    *("ip", "bridge", "tc", "nft", "iptables", "ip6tables", "iptables-restore", "iptables-legacy", "arptables-nft", "conntrack"),
     *("dig", "dnsmasq", "busybox", "dash", "setpriv", "nsenter", "unshare", "ping", "wget"),
 )
 PACKAGES = "iproute2 nftables iptables conntrack bind9-dnsutils dnsmasq-base busybox dash util-linux iputils-ping wget openvpn"

@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
 from .conftest import EVIDENCE, Stage
-from .home import WG_PORT
-from .lab import wait_for
+from .home import WG_PORT, Seen
+from .lab import PATIENCE, wait_for
 
 
 @pytest.mark.everywhere
 def test_c0_without_anything_every_probe_is_seen(stage: Stage) -> None:
     """The positive control: what no sensor could see would prove nothing."""
-    wanted = set(stage.home.probers["c1"].call("read", False)["kinds"]) | {"udp4 unbound"}
-    stage.home.clear()
-    wait_for(
-        "an answer to each kind of probe",
-        lambda: {"resolver unbound", *stage.home.probers["c1"].call("read", False)["answers"]} >= wanted,
-        10,
-        0.1,
-    )
-    seen = stage.home.look()
+    kinds = stage.home.probers["c1"].call("every")
+    assert len(kinds) > 20, kinds
+    places = ("c1 pod", "node1 uplink", "home router", "inet internet")
+    sensors = [*places, *(f"{place} counter" for place in places), "node1 flows", "home flows", "public resolver"]
+
+    def missing(seen: Seen) -> list[str]:
+        found = [kind for kind in kinds if kind != "resolver unbound" and not seen.alive(kind)]
+        found += [sensor for sensor in sensors if not seen.leaks[sensor]]
+        return found if seen.ipv6 else [*found, "IPv6 at the pod's link"]
+
+    seen = stage.home.watch(0.0, "an answer to each kind of probe, and every sensor sees probes", missing)
     stage.record("C0", "no guard, no gateway: the positive control", seen)
-    for sensor in ("c1 pod", "node1 uplink", "home router", "inet internet", "public resolver"):
-        assert seen.leaks[sensor] > 0, f"{sensor} saw nothing of {seen.sent} probes"
-    assert seen.ipv6 > 0
+    assert not stage.home.inbound(stage.c1)
+    for node in ("node1", "node2", "home"):  # flows of the control: from here on a packet outside begins a new one
+        stage.lab.exec(node, "conntrack", "-D", "-s", stage.c1.ip, check=False)
+        stage.lab.exec(node, "conntrack", "-f", "ipv6", "-D", "-s", stage.c1.ip6, check=False)
 
 
 @pytest.mark.everywhere
@@ -48,7 +52,7 @@ def test_f1_before_its_gateway(stage: Stage) -> None:
     seen = stage.home.watch(2.0)
     stage.closed("F1", "sidecar waits, the gateway does not exist", seen)
     assert not stage.lab.client_ready(stage.c1)
-    wait_for("it says what it waits for", lambda: "waits for the gateway" in stage.logs(), 10, 0.1)
+    wait_for("it says what it waits for", lambda: "waits for the gateway" in stage.logs(), pause=0.1)
 
 
 @pytest.mark.everywhere
@@ -59,30 +63,33 @@ def test_c1_connected(stage: Stage) -> None:
     stage.connect()
     first = stage.home.look()
     stage.closed("F1", "the gateway is created after its client", first, recover=first.first_after(begun))
-    seen = stage.home.watch(2.0)
+    kinds = [f"{kind} unbound" for kind in ("udp4", "icmp4", "tcp4", "dns-udp4", "dns-tcp4", "resolver")]
+    seen = stage.home.watch(
+        2.0,
+        "answers to every kind of probe, by the VPN's address",
+        lambda seen: [kind for kind in kinds if seen.alive(kind) < 5] + ["by the VPN"] * (seen.by_vpn <= 20),
+    )
     stage.closed("C1", "connected", seen)
-    for kind in ("udp4", "icmp4", "tcp4", "dns-udp4", "dns-tcp4", "resolver"):
-        assert seen.alive(f"{kind} unbound") >= 5, f"{kind}: {seen.answers.keys()} {seen.refused}"
-    assert seen.by_vpn > 20
 
 
 @pytest.mark.everywhere
 def test_c2_bound_to_the_pods_own_interface(connected: Stage) -> None:
-    seen = connected.home.watch(1.5)
+    kinds = [kind for kind in connected.home.probers["c1"].call("every") if kind.endswith((" eth0", " source"))]
+    assert len(kinds) > 10, kinds
+    seen = connected.home.watch(1.5, "probes of each kind", lambda seen: [kind for kind in kinds if seen.kinds.get(kind, 0) <= 3])
     connected.closed("C2", "connected, probes bound to eth0 and to its address", seen)
-    for kind in seen.kinds:
-        if kind.endswith((" eth0", " source")):
-            assert seen.kinds[kind] > 3
-            assert not seen.alive(kind), kind
+    assert not [kind for kind in kinds if seen.alive(kind)]
 
 
 @pytest.mark.everywhere
 def test_d1_names_go_through_the_tunnel(connected: Stage) -> None:
-    seen = connected.home.watch(1.5)
+    seen = connected.home.watch(
+        1.5,
+        "names at the tunnel's resolver, and (D2: explicit public resolvers) at the public one by the VPN's address alone",
+        lambda seen: [name for name in ("tunnel", "public") if seen.names[name] <= 3],
+    )
     connected.closed("D1", "names asked at the pod's resolver", seen, note=f"{seen.names['tunnel']} at the tunnel's resolver")
-    assert seen.names["tunnel"] > 3
     assert seen.names["cluster"] == 0
-    assert seen.names["public"] > 3  # D2: explicit public resolvers, from the VPN's address alone
 
 
 def test_f2_endpoint_never_answers(connected: Stage) -> None:
@@ -90,14 +97,15 @@ def test_f2_endpoint_never_answers(connected: Stage) -> None:
     home.kill_gluetun()
     drop_endpoint(stage, True)
     home.gluetun()
+    home.silent(stage.c1)
     time.sleep(1.0)
     seen = home.watch(2.5)
     stage.closed("F2", "connecting: the endpoint never answers", seen)
     assert seen.quiet, seen.answers
     assert seen.by_vpn == 0
-    wait_for("not ready", lambda: not stage.lab.client_ready(stage.c1), 10, 0.2)
+    wait_for("not ready", lambda: not stage.lab.client_ready(stage.c1), pause=0.2)
     drop_endpoint(stage, False)
-    recover = home.back(stage.c1, 15)
+    recover = home.back(stage.c1)
     stage.closed("F2", "the endpoint answers at last", home.look(), recover=recover)
 
 
@@ -118,6 +126,7 @@ def test_f3_refused_key(connected: Stage) -> None:
     home.kill_gluetun()
     wrong = base64.b64encode(wireguard.private_key()).decode()
     home.gluetun(home.gateway_environment(WIREGUARD_PRIVATE_KEY=wrong))
+    home.silent(stage.c1)
     time.sleep(1.0)
     seen = home.watch(2.0)
     stage.closed("F3", "the server does not know the key", seen)
@@ -138,24 +147,20 @@ def test_f4_vpn_process_killed(connected: Stage) -> None:
     whole, after = [], []
     for _round in range(3):
         home.kill_gluetun()
-        time.sleep(0.1)  # answers on their way
+        home.silent(stage.c1)
         home.clear()
         begun = time.monotonic()
         home.gluetun()
         up = home.vpn_up()
         wait_for("traffic", lambda: home.answers(stage.c1) > 0)
         seen = home.look()
-        whole.append(seen.first_after(begun) or 9.0)
+        whole.append(seen.first_after(begun) or PATIENCE)
         after.append(max(0.0, begun + whole[-1] - up))
         stage.closed("F4", "VPN process killed, its container restarts in the same namespace", seen, recover=whole[-1])
-    EVIDENCE.measure(
-        "back after SIGKILL of the VPN process (and after its own start)",
-        stage.where,
-        f"{min(whole):.2f} s ({min(after):.2f} s)",
-    )
-    assert min(after) < 0.5, (whole, after)
+    what = "back after SIGKILL of the VPN process: after its own start"
+    EVIDENCE.target(what, stage.where, min(after), 0.5, generous=10, note=f"{min(whole):.2f} s with it")
     home.kill_gluetun()
-    time.sleep(0.3)
+    home.silent(stage.c1)
     seen = home.watch(2.0)
     stage.closed("F4", "VPN process gone for good", seen)
     assert seen.quiet, seen.answers
@@ -165,12 +170,12 @@ def test_f5_vpn_process_stopped(connected: Stage) -> None:
     stage, home = connected, connected.home
     assert home.gateway is not None
     signal_group(home.gateway.processes["gluetun"].pid, signal.SIGSTOP)
-    time.sleep(0.2)
+    home.silent(stage.c1)
     seen = home.watch(2.0)
     stage.closed("F5", "VPN process stands still", seen)
     assert seen.quiet, seen.answers
     signal_group(home.gateway.processes["gluetun"].pid, signal.SIGCONT)
-    recover = home.back(stage.c1, 15)
+    recover = home.back(stage.c1)
     stage.closed("F5", "VPN process goes on", home.look(), recover=recover)
 
 
@@ -183,24 +188,24 @@ def signal_group(pid: int, how: int) -> None:
 def test_f6_endpoint_lost_and_found(connected: Stage) -> None:
     stage, home = connected, connected.home
     drop_endpoint(stage, True)
-    time.sleep(0.2)
+    home.silent(stage.c1)
     seen = home.watch(3.0)
     stage.closed("F6", "the endpoint's port is dropped mid-session", seen)
     assert seen.quiet, seen.answers
     drop_endpoint(stage, False)
-    recover = home.back(stage.c1, 15)
+    recover = home.back(stage.c1)
     stage.closed("F6", "the endpoint is back", home.look(), recover=recover)
 
 
 def test_f7_server_forgets_the_peer(connected: Stage) -> None:
     stage, home = connected, connected.home
     home.peer(False)
-    time.sleep(0.2)
+    home.silent(stage.c1)
     seen = home.watch(2.0)
     stage.closed("F7", "the server has removed our key", seen)
     assert seen.quiet, seen.answers
     home.peer(True)
-    recover = home.back(stage.c1, 30)
+    recover = home.back(stage.c1)
     stage.closed("F7", "the server knows us again", home.look(), recover=recover)
 
 
@@ -208,15 +213,17 @@ def test_f8_routes_and_rules_of_the_gateway(connected: Stage) -> None:
     stage, home = connected, connected.home
     assert home.gateway is not None
     stage.lab.run(home.gateway.name, "ip rule del pref 101")
-    time.sleep(0.3)
+    home.silent(stage.c1)
     seen = home.watch(1.5)
     stage.closed("F8", "the gateway's rule into the tunnel is deleted", seen)
     assert not seen.alive()
     stage.lab.run(home.gateway.name, "ip rule add not fwmark 51820 lookup 51820 pref 101")
     home.back(stage.c1)
+    home.ups = home.counted_ups()
     stage.lab.run(home.gateway.name, "ip link del tun0")
     home.clear()
-    recover = home.back(stage.c1, 20)
+    home.vpn_up()
+    recover = home.back(stage.c1)
     stage.closed("F8", "the tunnel's link is deleted", home.look(), recover=recover)
 
 
@@ -233,7 +240,7 @@ def test_f8_routes_of_the_client(connected: Stage) -> None:
     time.sleep(1.0)
     seen = home.look()
     stage.closed("F8", "the client's default routes lead out again, both families", seen)
-    recover = home.back(stage.c1, 15)
+    recover = home.back(stage.c1)
     stage.closed("V1", "IPv6 default route present, tunnel IPv4 only", home.look(), recover=recover)
     assert seen.ipv6 == 0
 
@@ -242,22 +249,27 @@ def test_f8_routes_of_the_client(connected: Stage) -> None:
 def test_f10_gateway_replaced(connected: Stage) -> None:
     """The best of up to three counts: a busy machine adds its own seconds to each."""
     stage, home = connected, connected.home
-    best = 99.0
-    for _round in range(3):
+
+    def replaced() -> float:
         home.clear()
         home.gateway_down()
         time.sleep(1.0)
         stage.closed("F10", "the gateway's pod is gone", home.look())
         home.gateway_up()
-        begun = time.monotonic()
-        home.back(stage.c1, 15)
-        recover = time.monotonic() - begun
+        recover = home.back(stage.c1)
         stage.closed("F10", "a new gateway pod at another address", home.look(), recover=recover)
-        best = min(best, recover)
-        if best < 3:
-            break
-    EVIDENCE.measure("back on a replaced gateway", stage.where, f"{best:.2f} s")
-    assert best < 3
+        return recover
+
+    EVIDENCE.target("back on a replaced gateway", stage.where, best_of(3, replaced, 3), 3, generous=20)
+
+
+def best_of(rounds: int, measure: Callable[[], float], target: float) -> float:
+    """The shortest of some, no more than needed to see the target met."""
+    best = measure()
+    while best >= target and rounds > 1:
+        rounds -= 1
+        best = min(best, measure())
+    return best
 
 
 def test_e2_reconnect(connected: Stage) -> None:
@@ -266,5 +278,5 @@ def test_e2_reconnect(connected: Stage) -> None:
     home.kill_gluetun(signal.SIGTERM)
     time.sleep(0.5)
     home.gluetun()
-    recover = home.back(stage.c1, 10)
+    recover = home.back(stage.c1)
     stage.closed("E2", "orderly restart of the VPN", home.look(), recover=recover)

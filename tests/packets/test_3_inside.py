@@ -24,31 +24,21 @@ def test_a1_declared_ways(stage: Stage) -> None:
     """Egress by address and port, ingress by source and port; also while the VPN is down."""
     stage.connect()
     home = stage.home
-    home.peer_pods()
-    app = home.child("c1", lambda: frames.Listener((8080, 8081, 9090, 9091)))
     out = home.child("c1", frames.Sender)
     node_ip = NODES["node1"][0]
-    # a LoadBalancer or NodePort with externalTrafficPolicy Local: the source is kept
-    stage.lab.more_services = "".join(f"ip daddr {node_ip} tcp dport {port} dnat to {stage.c1.ip}\n" for port in (8080, 9091))
-    stage.lab.services(**home.endpoints)
     for state in ("connected", "VPN gone"):
         home.clear()
-        assert out.call("connects", "198.51.100.20", 5432), "the declared use"
+        assert out.call("connects", "198.51.100.20", 5432, "", 20), "the declared use"
         for where, port in (("198.51.100.20", 5433), ("198.51.100.21", 5432), (node_ip, 10250), ("169.254.169.254", 80)):
             assert not out.call("connects", where, port, "", 0.3), (where, port)
-        lan, node, peer, rogue = (home.senders[name] for name in ("home", "node1", "peer", "relay"))
-        assert lan.call("connects", node_ip, 8080), "the LAN on a lan port"
-        assert node.call("connects", stage.c1.ip, 8081), "the kubelet's probe"
-        assert node.call("connects", stage.c1.ip6, 8081), "the kubelet's probe by IPv6"
-        assert peer.call("connects", stage.c1.ip, 9090), "a declared peer"
-        assert not lan.call("connects", node_ip, 9091, "", 0.3)
-        assert not rogue.call("connects", stage.c1.ip, 9091, "", 0.3)
+        # who may come in is asked in every row (`Stage.closed`); here: who may not
+        assert not home.senders["home"].call("connects", node_ip, 9091, "", 0.3)
+        assert not home.senders["relay"].call("connects", stage.c1.ip, 9091, "", 0.3)
         stage.closed("A1", f"declared edges both ways work, others do not ({state})", home.look())
         if state == "connected":
             home.kill_gluetun()
-    stage.lab.more_services = ""
     stage.closed("A2", "node, kubelet, metadata address: refused unless declared", home.watch(0.5))
-    home.drop(app, out)
+    home.drop(out)
 
 
 def test_d3_cluster_resolver(connected: Stage) -> None:
@@ -74,13 +64,15 @@ def test_r1_relays(connected: Stage) -> None:
         assert not out.call("connects", where, port, "", 0.4), where
         assert not out.call("connects", where, port, "eth0", 0.4), where
     stage.closed("R1", "a relay pod and a Service without selector behind declared ranges", home.look())
+    stage.lab.more_services = ""
+    stage.lab.services(**home.endpoints)
     home.drop(out)
 
 
 def test_n1_from_outside(connected: Stage) -> None:
     """An inbound flow through NodePort with its source kept: a closed client must not answer the internet by itself."""
     stage, home = connected, connected.home
-    app = home.child("c1", lambda: frames.Listener((8080,)))
+    before = home.app.call("count")
     outside = home.child("inet", frames.Sender)
     for where, text in (
         ("home", f'tcp dport 30080 iifname "wan" dnat to {NODES["node1"][0]}'),
@@ -90,11 +82,11 @@ def test_n1_from_outside(connected: Stage) -> None:
         stage.lab.nft(where, f"table ip inbound\ndelete table ip inbound\ntable ip inbound {{ {chain} }}")
     home.clear()
     assert not outside.call("connects", "203.0.113.1", 30080, "", 0.6)
+    assert home.app.call("count") == before
     stage.closed("N1", "NodePort from the internet to a lan port", home.look())
     for where in ("home", "node1"):
         stage.lab.nft(where, "delete table ip inbound")
-    assert app.call("count") == 0
-    home.drop(app, outside)
+    home.drop(outside)
 
 
 @pytest.mark.everywhere
@@ -119,7 +111,6 @@ def test_i1_the_node_asks_for_the_tunnels_address(connected: Stage) -> None:
 def test_i2_a_third_pod_forges(connected: Stage) -> None:
     """Frames of the overlay and ARP from a pod that is no client, to the gateway and to a client."""
     stage, home = connected, connected.home
-    home.peer_pods()
     assert home.gateway is not None
     third = home.senders["relay"]
     before = stage.lab.run("c1", "bridge fdb show dev vxlan0") + stage.lab.run("c1", "ip neigh show dev vxlan0")
@@ -133,8 +124,7 @@ def test_i2_a_third_pod_forges(connected: Stage) -> None:
         client_mac, gateway_mac, 0x0806, frames.arp(2, b"\2\2\2\2\2\2", "203.0.113.129", client_mac, "203.0.113.138")
     )
     home.pause(True)
-    time.sleep(0.3)
-    home.clear()
+    home.idle()
     for target in (home.gateway.ip, GATEWAY_VIP):
         third.call("datagram", target, PORT, frames.vxlan(to_world), PORT)
     for inner in (to_client, lie):
@@ -157,7 +147,7 @@ def test_i3_another_clients_address(connected: Stage) -> None:
     home.known(stage.c1, c2)
     stage.lab.client_up(c2)
     home.prober(c2, source=c2.ip)
-    wait_for("the second client is ready", lambda: stage.lab.client_ready(c2), 20, 0.1)
+    wait_for("the second client is ready", lambda: stage.lab.client_ready(c2), pause=0.1)
     home.back(c2)
     out = home.child("c1", frames.Sender)
     # clients cannot reach each other over the overlay
@@ -167,8 +157,7 @@ def test_i3_another_clients_address(connected: Stage) -> None:
     stage.lab.run("c1", "iptables -I OUTPUT -j ACCEPT")
     stage.lab.run("c1", f"ip addr add {C2_ADDRESS}/32 dev vxlan0")
     stage.lab.run("c1", f"ip route replace default via 203.0.113.129 dev vxlan0 onlink src {C2_ADDRESS}")
-    time.sleep(0.5)
-    home.clear()
+    home.idle()
     assert out.call("datagram", HOST, 4242, MARKER) == ""
     seen = home.look()
     stage.record("I3", "client c1, its guard opened, sends with the inner address of c2", seen)
@@ -177,7 +166,7 @@ def test_i3_another_clients_address(connected: Stage) -> None:
     stage.lab.run("c1", f"ip addr del {C2_ADDRESS}/32 dev vxlan0")
     stage.lab.run("c1", "iptables -D OUTPUT -j ACCEPT")
     stage.lab.client_sidecar(stage.c1)
-    home.back(stage.c1, 15)
+    home.back(stage.c1)
     home.remove(c2)
     home.known(stage.c1)
     home.drop(out)
@@ -203,7 +192,7 @@ def test_e1_flows_from_before(connected: Stage) -> None:
     talker.call("received")
     seen = home.watch(2.0)
     stage.closed("E1", "TCP and UDP flows opened before the guard, untracked; the server keeps sending", seen, block=block)
-    wait_for("ready", lambda: stage.lab.client_ready(e1), 20, 0.1)
+    wait_for("ready", lambda: stage.lab.client_ready(e1), pause=0.1)
     stage.closed("E1", "the same, once the tunnel is up", home.watch(1.0))
     home.drop(talker, server)
     home.remove(e1)
@@ -218,10 +207,10 @@ def test_m1_path_mtu(connected: Stage) -> None:
     home.clear()
     out.call("datagram", HOST, 4242, MARKER + b"-" * 1200, 0, "", 3)
     time.sleep(1.0)
+    home.until("small packets live", lambda seen: seen.alive() <= 5)
     seen = home.look()
     stage.lab.nft("node2", "delete table inet cut")
     stage.closed("M1", "the path takes 800 bytes only: nothing goes another way, small packets live", seen)
-    assert seen.alive() > 5
     home.drop(out)
 
 
@@ -233,12 +222,11 @@ def test_route_to_the_other_node_missing(connected: Stage) -> None:
     stage.lab.node_routes("del")
     stage.lab.exec("node1", "conntrack", "-F", check=False)
     begun = time.monotonic()
-    wait_for("the overlay closes", lambda: "default" not in stage.lab.run("c1", "ip route show default dev vxlan0"), 10)
+    wait_for("the overlay closes", lambda: "default" not in stage.lab.run("c1", "ip route show default dev vxlan0"))
     window = time.monotonic() - begun
     seen: Seen = home.look()
     stage.record("F11", "the node loses its routes under an open overlay", seen, block=window, note="what remains: the window")
-    EVIDENCE.measure("frames by the default route until the overlay closes", stage.where, f"{window:.1f} s")
-    assert window < 4
+    EVIDENCE.target("frames by the default route until the overlay closes", stage.where, window, 4, generous=20)
     assert {name for name, count in seen.leaks.items() if count} <= {"home router", "node1 uplink"}, seen.leaks
     time.sleep(0.2)
     stage.closed("F11", "routes missing: the overlay stays closed, handshakes alone are sent", home.watch(1.5))
@@ -249,4 +237,4 @@ def test_route_to_the_other_node_missing(connected: Stage) -> None:
     assert not stage.lab.client_ready(stage.c1)
     stage.lab.node_routes()
     stage.lab.exec("node1", "conntrack", "-F", check=False)
-    stage.closed("F11", "routes are there", home.look(), recover=home.back(stage.c1, 15))
+    stage.closed("F11", "routes are there", home.look(), recover=home.back(stage.c1))

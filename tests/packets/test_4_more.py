@@ -21,6 +21,7 @@ from .conftest import EVIDENCE, Stage
 from .home import CLIENTS, GATEWAY_NAME
 from .lab import DNS_VIP, HOST, ip_address, wait_for
 from .openvpn import configuration, server
+from .test_1_matrix import best_of
 
 pytestmark = pytest.mark.layout("cilium-ash")
 
@@ -36,27 +37,25 @@ def test_client_by_name(connected: Stage) -> None:
     stage.stop_sidecar()
     home.clear()
     stage.lab.client_up(stage.c1, by_name)
-    wait_for("ready", lambda: stage.lab.client_ready(stage.c1), 20, 0.1)
+    wait_for("ready", lambda: stage.lab.client_ready(stage.c1), pause=0.1)
     stage.closed("F1", "the gateway is looked up by name, under the sidecar's own group", home.look(), recover=home.back(stage.c1))
     home.gateway_down()
     home.cluster_dns.call("set", GATEWAY_NAME, ["203.0.113.10"])
+    home.silent(stage.c1)
     seen = home.watch(4.0)
     stage.closed("F10", "the name leads out of the pod ranges: not believed", seen)
     assert seen.quiet, seen.answers
-    best = 99.0
-    for _round in range(3):
+
+    def replaced() -> float:
+        if home.gateway is not None:
+            home.gateway_down()
+            time.sleep(1.0)
         home.gateway_up()
-        begun = time.monotonic()
-        home.back(stage.c1, 15)
-        recover = time.monotonic() - begun
+        recover = home.back(stage.c1)
         stage.closed("F10", "by name: a new gateway pod at another address", home.look(), recover=recover)
-        best = min(best, recover)
-        if best < 3:
-            break
-        home.gateway_down()
-        time.sleep(1.0)
-    EVIDENCE.measure("back on a replaced gateway, by name", stage.where, f"{best:.2f} s")
-    assert best < 3
+        return recover
+
+    EVIDENCE.target("back on a replaced gateway, by name", stage.where, best_of(3, replaced, 3), 3, generous=20)
     stage.stop_sidecar()
     stage.lab.client_up(stage.c1)
 
@@ -72,7 +71,7 @@ def test_outer_ipv6(connected: Stage) -> None:
     home.clear()
     home.gateway_up(settings_changes={"outer": "6", "pods": pods})
     stage.lab.client_up(stage.c1, stage.lab.client_settings(**by_name, pods=pods))
-    wait_for("ready", lambda: stage.lab.client_ready(stage.c1), 20, 0.1)
+    wait_for("ready", lambda: stage.lab.client_ready(stage.c1), pause=0.1)
     recover = home.back(stage.c1)
     assert "2001:db8:b::" in stage.lab.run("c1", "bridge fdb show dev vxlan0")
     stage.closed("C1", "connected, outer VXLAN over IPv6", home.watch(1.5), recover=recover)
@@ -91,19 +90,18 @@ def test_openvpn(connected: Stage) -> None:
     environment = home.gateway_environment(VPN_TYPE="openvpn", OPENVPN_CUSTOM_CONFIG=str(configuration(folder)))
     environment = {key: value for key, value in environment.items() if not key.startswith("WIREGUARD")}
     home.gluetun(environment)
-    recover = home.back(stage.c1, 20)
-    seen = home.watch(1.5)
+    recover = home.back(stage.c1)
+    seen = home.watch(1.5, "answers", lambda seen: seen.alive() <= 10)
     stage.closed("C1", "connected by OpenVPN", seen, recover=recover)
-    assert seen.alive() > 10
     home.kill_gluetun()
-    time.sleep(0.3)
+    home.silent(stage.c1)
     seen = home.watch(1.5)
     stage.closed("F4", "OpenVPN: process killed", seen)
     assert seen.quiet, seen.answers
     home.clear()
     begun = time.monotonic()
     home.gluetun(environment)
-    home.back(stage.c1, 20)
+    home.back(stage.c1)
     stage.closed("F4", "OpenVPN: container restarts", home.look(), recover=time.monotonic() - begun)
     home.kill_gluetun()
     stage.lab.stop(process, signal.SIGKILL)
@@ -128,8 +126,8 @@ def test_forwarded_ports(connected: Stage) -> None:
     app = home.child("c1", lambda: frames.Listener((6881, 6882)))
     inside = home.child("vpn", lambda: frames.Sender("wgs0"))
     home.clear()
-    wait_for("the forward", lambda: inside.call("connects", "203.0.113.194", 51413, "", 0.3), 15, 0.2)
-    assert inside.call("connects", "203.0.113.194", 40123, "", 0.5), "the port that the provider handed out"
+    for port, what in ((51413, "the forward"), (40123, "the port that the provider handed out")):
+        wait_for(what, lambda port=port: inside.call("connects", "203.0.113.194", port, "", 0.3), pause=0.2)
     assert not inside.call("connects", "203.0.113.194", 6882, "", 0.3)
     stage.closed("A1", "forwarded ports with another number and from the provider's file, new list without a restart", home.look())
     home.drop(app, inside)
@@ -140,16 +138,21 @@ def test_split_dns(connected: Stage) -> None:
     stage, home = connected, connected.home
     home.gateway_down()
     home.gateway_up(settings_changes={"dns": "split"})
-    home.back(stage.c1, 15)
+    home.back(stage.c1)
     out = home.child("c1", frames.Sender)
     home.clear()
     home.cluster_dns.call("asked")
     from .probes import question
 
-    wait_for("an answer", lambda: "example" in out.call("datagram", "203.0.113.129", 53, question("web.example.test")), 10)
-    out.call("datagram", "203.0.113.129", 53, question("prowlarr.media.svc.cluster.local"))
-    asked = [what for _source, _server, what in home.cluster_dns.call("asked")]
-    assert "prowlarr.media.svc.cluster.local" in asked
+    wait_for("an answer", lambda: "example" in out.call("datagram", "203.0.113.129", 53, question("web.example.test")))
+    asked: list[str] = []
+
+    def by_cluster() -> bool:
+        out.call("datagram", "203.0.113.129", 53, question("prowlarr.media.svc.cluster.local"))
+        asked.extend(what for _source, _server, what in home.cluster_dns.call("asked"))
+        return "prowlarr.media.svc.cluster.local" in asked
+
+    wait_for("the cluster's DNS is asked", by_cluster)
     assert "web.example.test" not in asked
     stage.closed("D1", "split: cluster names by the cluster's DNS, others through the tunnel", home.look())
     home.drop(out)
@@ -167,9 +170,8 @@ def test_ends_at_once(connected: Stage) -> None:
     assert home.gateway is not None
     times.append(stage.stop_sidecar(home.gateway))
     stage.lab.gateway_sidecar(home.gateway)
-    assert max(times) < 1.0, times
-    EVIDENCE.measure("longest end of a sidecar after SIGTERM", stage.where, f"{max(times):.2f} s")
-    home.back(stage.c1, 15)
+    EVIDENCE.target("longest end of a sidecar after SIGTERM", stage.where, max(times), 1, generous=8)
+    home.back(stage.c1)
 
 
 def test_cost_at_rest(connected: Stage) -> None:
@@ -197,6 +199,8 @@ def test_throughput(connected: Stage) -> None:
     stage, home = connected, connected.home
     assert home.gateway is not None
     home.pause(True)
+    for sensor in home.sensors.values():
+        sensor.call("hold", True)
     sink = home.child("inet", lambda: frames.Sink(HOST, 5999))
     rates: dict[str, list[float]] = {"c1": [], home.gateway.name: []}
     pumps = {where: home.child(where, lambda: frames.Pump(HOST, 5999)) for where in rates}
@@ -205,6 +209,8 @@ def test_throughput(connected: Stage) -> None:
             rates[where].append(pump.call("measure", 1.0))
     own, overlay = max(rates[home.gateway.name]), max(rates["c1"])
     home.drop(sink, *pumps.values())
+    for sensor in home.sensors.values():
+        sensor.call("hold", False)
     home.pause(False)
     EVIDENCE.measure(
         "throughput of the overlay's way / the gateway's own tunnel",
@@ -247,6 +253,6 @@ def test_two_hundred_restarts(connected: Stage) -> None:
         for _burst in range(10):
             chance.choice(actions)()
             count += 1
-        worst = max(worst, home.back(stage.c1, 20))
+        worst = max(worst, home.back(stage.c1))
     seen = home.look()
     stage.closed("R200", f"{count} restarts of client and gateway in random order", seen, recover=worst)

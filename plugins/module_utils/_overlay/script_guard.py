@@ -198,6 +198,7 @@ guard_intact_in() {
     [ "$(printf '%s\n' "$guard_now" | grep "^-A $guard_chain " | head -n 1)" = "-A $guard_chain -j $guard_own" ] || return 1
     [ "$(printf '%s\n' "$guard_now" | grep "^-A $guard_own " | tail -n 1)" = "-A $guard_own -j DROP" ] || return 1
   done
+  guard_gate_intact "$1" || return 1
   # without its accepts a closed pod stays closed: whole chains are compared only against what was loaded
   guard_now=$(printf '%s\n' "$guard_now" | grep '^-A NETGUARD-\(IN\|OUT\|TUNNEL\) ')
   if [ -f "$STATE/guard$1" ]; then
@@ -205,5 +206,18 @@ guard_intact_in() {
   else
     printf '%s\n' "$guard_now" >"$STATE/guard$1"
   fi
+}
+
+# The rules that change with the gateway: what passes must be what the sidecar means now, no more (it would leak) and no less
+# (the pod would stay closed for good).
+guard_gate_intact() {
+  guard_wanted=
+  [ "$1" = 6 ] || [ "$OPEN" = no ] || guard_wanted="OPEN $ADDRESS"
+  if [ "$1" = "$OUTER" ] && [ -n "$PEER" ]; then
+    guard_wanted="$(printf '%s\nPEER-IN %s\nPEER-OUT %s' "$guard_wanted" "$PEER" "$PEER" | sed '/^$/d')"
+  fi
+  guard_passes=$(printf '%s\n' "$guard_now" | grep '^-A NETGUARD-\(OPEN\|PEER-IN\|PEER-OUT\) ' | grep -v -- ' -j DROP$' |
+    sed 's/^-A NETGUARD-\([A-Z-]*\) -[sd] \([^ /]*\).*/\1 \2/' | sort)
+  [ "$guard_passes" = "$guard_wanted" ]
 }
 """

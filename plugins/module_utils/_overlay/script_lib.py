@@ -195,26 +195,36 @@ own_address() {
 
 has_ipv6() { [ -e /proc/net/if_inet6 ]; }
 
-# The build of iptables that works here, in Gluetun's order: rules in the other build would not see its ACCEPTs.
-choose_iptables() {
-  for choose_suffix in '' -nft -legacy; do
-    IPT4=iptables$choose_suffix
-    command -v "$IPT4" >/dev/null 2>&1 || continue
-    "$IPT4" -w 5 -A OUTPUT -o netguard-probe -j DROP 2>/dev/null || continue
-    "$IPT4" -w 5 -D OUTPUT -o netguard-probe -j DROP && return 0
+# The nft build, in Gluetun's order. Rules of the legacy build stand in tables of their own: the saved rules of one build do not
+# show the other's, and a DROP in one is not undone by an ACCEPT in the other.
+choose_build() { # iptables or ip6tables -> its name; fails with choose_found saying what is here instead
+  choose_found="no $1"
+  for choose_tool in "$1" "$1-nft"; do
+    command -v "$choose_tool" >/dev/null 2>&1 || continue
+    case $("$choose_tool" -V 2>/dev/null) in
+      *nf_tables*) ;;
+      *)
+        choose_found="$choose_tool is the legacy build"
+        continue
+        ;;
+    esac
+    choose_found="$choose_tool takes no rule"
+    "$choose_tool" -w 5 -A OUTPUT -o netguard-probe -j DROP 2>/dev/null || continue
+    "$choose_tool" -w 5 -D OUTPUT -o netguard-probe -j DROP && return 0
   done
-  die 'no working iptables: the pod cannot be closed'
+  return 1
+}
+choose_iptables() {
+  choose_build iptables || die "no working iptables of the nft build ($choose_found): the pod cannot be closed"
+  IPT4=$choose_tool
 }
 choose_ip6tables() {
-  for choose_suffix in '' -nft -legacy; do
-    IPT6=ip6tables$choose_suffix
-    command -v "$IPT6" >/dev/null 2>&1 || continue
-    "$IPT6" -w 5 -A OUTPUT -o netguard-probe -j DROP 2>/dev/null || continue
-    "$IPT6" -w 5 -D OUTPUT -o netguard-probe -j DROP && return 0
-  done
   IPT6=
-  has_ipv6 || return 0
-  die 'no working ip6tables, and the kernel speaks IPv6: the pod cannot be closed'
+  if choose_build ip6tables; then
+    IPT6=$choose_tool
+  elif has_ipv6; then
+    die "no working ip6tables of the nft build ($choose_found), and the kernel speaks IPv6: the pod cannot be closed"
+  fi
 }
 ipt() {
   ipt_family=$1

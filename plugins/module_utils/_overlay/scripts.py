@@ -61,7 +61,7 @@ HOST_IPS = "HOST_IPS"
 #: Group of the client's sidecar (`runAsGroup`).
 SIDECAR_GID = 4753
 
-#: Rules, links and routes; raw sockets for ping and for iptables of the legacy build.
+#: Rules, links and routes; raw sockets for ping.
 CLIENT_CAPABILITIES = ("NET_ADMIN", "NET_RAW")
 #: dnsmasq binds port 53 and gives up root.
 GATEWAY_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE", "SETGID", "SETUID")
