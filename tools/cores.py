@@ -5,19 +5,37 @@
 
 """The unit lane, and a part of the API server lane, on other ansible-core versions (`make cores`).
 
-Each version gets an environment of its own in the cache, where a Python that it runs on is there; others are named and left.
+Each version gets an environment of its own in build/, where a Python that it runs on is there. The summary says of each version
+what ran on which Python, or that nothing did and what is missing for it.
 """
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-#: ansible-core -> (the `ansible` package that carries kubernetes.core for it, oldest Python)
-CORES = {"2.19": ("ansible==12.3.0", (3, 11)), "2.20": ("ansible>=13.0.0,<14", (3, 12)), "2.21": ("ansible>=14.0.0,<15", (3, 12))}
+Version = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Core:
+    """The `ansible` package that carries kubernetes.core for a version, and the Pythons that it runs on."""
+
+    package: str
+    oldest: Version
+    newest: Version
+
+
+CORES = {
+    "2.19": Core("ansible==12.3.0", (3, 11), (3, 13)),
+    "2.20": Core("ansible>=13.0.0,<14", (3, 12), (3, 14)),
+    "2.21": Core("ansible>=14.0.0,<15", (3, 12), (3, 14)),
+}
 APISERVER = ["tests/apiserver", "-k", "first or second or removal"]
 
 
@@ -29,7 +47,8 @@ def usable(command: str) -> bool:
     )
 
 
-def pythons() -> list[tuple[tuple[int, int], str]]:
+@functools.cache
+def pythons() -> list[tuple[Version, str]]:
     """Pythons that can make environments, newest first: those on the PATH and pyenv's."""
     found = []
     for minor in (14, 13, 12, 11):
@@ -55,25 +74,57 @@ def environment(core: str, package: str, python: str) -> Path:
     return venv
 
 
+@dataclass
+class Outcome:
+    """What came of one version. `ran`: lanes and how they ended; none where there is no Python for it."""
+
+    core: str
+    text: str
+    ran: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return not all(self.ran.values())
+
+
+def missing(core: str) -> str:
+    """Why a version is not tested here, and what would change that."""
+    low, high = CORES[core].oldest, CORES[core].newest
+    wanted = f"Python {low[0]}.{low[1]}" + (f" to {high[0]}.{high[1]}" if high != low else "")
+    here = ", ".join(sorted({f"{version[0]}.{version[1]}" for version, _place in pythons()})) or "none"
+    return f"NOT RUN: needs {wanted} with venv and ensurepip on the PATH or in ~/.pyenv/versions; here: {here}"
+
+
+def tested(core: str) -> Outcome:
+    """Runs both lanes on one version, where a Python for it is there."""
+    wanted = CORES[core]
+    candidates = [(version, place) for version, place in pythons() if wanted.oldest <= version <= wanted.newest]
+    if not candidates:
+        return Outcome(core, missing(core))
+    version, place = candidates[0]
+    python = str(environment(core, wanted.package, place) / "bin" / "python")
+    ran = {}
+    for arguments in (["unit"], ["apiserver", *APISERVER]):
+        print(f"\n== ansible-core {core}, Python {version[0]}.{version[1]}: {arguments[0]} ==", flush=True)
+        ran[arguments[0]] = subprocess.run([python, "tools/lane.py", *arguments], cwd=ROOT, check=False).returncode == 0
+    lanes = ", ".join(f"{lane} {'ok' if good else 'FAILED'}" for lane, good in ran.items())
+    return Outcome(core, f"ran on Python {version[0]}.{version[1]}: {lanes}", ran)
+
+
 def main() -> int:
     chosen = sys.argv[1:] or list(CORES)
-    outcome = []
-    for core in chosen:
-        package, oldest = CORES[core]
-        candidates = [place for version, place in pythons() if version >= oldest and (core != "2.19" or version <= (3, 13))]
-        if not candidates:
-            outcome.append((core, f"left out: no Python {oldest[0]}.{oldest[1]} or newer here"))
-            continue
-        python = str(environment(core, package, candidates[0]) / "bin" / "python")
-        good = True
-        for arguments in (["unit"], ["apiserver", *APISERVER]):
-            print(f"\n== ansible-core {core}: {arguments[0]} ==", flush=True)
-            good = subprocess.run([python, "tools/lane.py", *arguments], cwd=ROOT, check=False).returncode == 0 and good
-        outcome.append((core, "ok" if good else "FAILED"))
-    print()
-    for core, text in outcome:
-        print(f"ansible-core {core}: {text}")
-    return int(any(text == "FAILED" for _core, text in outcome))
+    unknown = [core for core in chosen if core not in CORES]
+    if unknown:
+        print(f"cores: no {', '.join(unknown)}; there are {', '.join(CORES)}")
+        return 2
+    outcomes = [tested(core) for core in chosen]
+    print("\n== summary ==")
+    for outcome in outcomes:
+        print(f"ansible-core {outcome.core}: {outcome.text}")
+    left = [outcome.core for outcome in outcomes if not outcome.ran]
+    if left:
+        print(f"{len(outcomes) - len(left)} of {len(outcomes)} versions were tested; nothing is known here of {', '.join(left)}")
+    return int(len(left) == len(outcomes) or any(outcome.failed for outcome in outcomes))
 
 
 if __name__ == "__main__":

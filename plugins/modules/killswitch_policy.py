@@ -167,8 +167,12 @@ notes:
   type: list
   elements: str
   sample: ["no hard deny: with kube-router a later policy can open a client again (see reopened_by)"]
+# What every writer returns, by tools/return_docs.py:
 objects:
-  description: Everything that was not as it should be.
+  description:
+    - Everything that was not as it should be, with C(action) V(created), V(changed), V(repaired) (somebody had changed it by
+      hand), V(deleted), V(kept) (a namespace of ours in which others live) or V(waiting).
+    - A Secret shows its name and its keys.
   returned: always
   type: list
   elements: dict
@@ -178,26 +182,29 @@ objects:
       namespace: media
       name: netguard-killswitch-qbittorrent
       action: repaired
-counts:
-  description: How many objects were created, changed, repaired, deleted, waiting and unchanged.
-  returned: always
-  type: dict
 patches:
-  description: Always empty; this module changes no object of others.
+  description:
+    - Changes of objects that are not ours, such as workloads and Pod Security labels of namespaces, with C(target), C(patch)
+      and C(reason). Empty for a module that changes none.
   returned: always
   type: list
   elements: dict
+counts:
+  description: Number of objects by what happened to them, V(unchanged) among them.
+  returned: always
+  type: dict
+  sample: {created: 4, unchanged: 12}
 cluster:
-  description: The cluster that was written to, with C(id) (uid of the namespace kube-system), C(host) and C(context).
+  description: The cluster that was asked, with C(id) (uid of the namespace kube-system), C(host) and C(context).
   returned: when O(state) is not V(rendered)
   type: dict
 duration:
-  description: Seconds.
+  description: Seconds that the module took.
   returned: always
   type: float
 manifests:
-  description: The objects.
-  returned: when O(state) is V(rendered) or O(return_manifests) is true
+  description: The objects, without Secrets.
+  returned: with O(return_manifests), or with O(state=rendered) and no O(dest)
   type: list
   elements: dict
 """

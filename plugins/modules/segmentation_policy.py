@@ -55,16 +55,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-counts:
-  description: Number of objects by what happened to them.
-  type: dict
-  returned: success
-  sample: {created: 4, unchanged: 0}
-objects:
-  description: Every object that did not stay as it was, with C(action) created, changed, repaired or deleted.
-  type: list
-  elements: dict
-  returned: success
 edges:
   description: Every edge with the app, the direction, the peer, the ports, the declaration that it comes from and the policy.
   type: list
@@ -75,24 +65,46 @@ not_covered:
   type: list
   elements: str
   returned: success
-patches:
-  description: Always empty for this module.
+# What every writer returns, by tools/return_docs.py:
+objects:
+  description:
+    - Everything that was not as it should be, with C(action) V(created), V(changed), V(repaired) (somebody had changed it by
+      hand), V(deleted), V(kept) (a namespace of ours in which others live) or V(waiting).
+    - A Secret shows its name and its keys.
+  returned: always
   type: list
   elements: dict
-  returned: success
-cluster:
-  description: C(id), C(host) and C(context) of the cluster.
+  sample:
+    - api_version: networking.k8s.io/v1
+      kind: NetworkPolicy
+      namespace: media
+      name: netguard-killswitch-qbittorrent
+      action: repaired
+patches:
+  description:
+    - Changes of objects that are not ours, such as workloads and Pod Security labels of namespaces, with C(target), C(patch)
+      and C(reason). Empty for a module that changes none.
+  returned: always
+  type: list
+  elements: dict
+counts:
+  description: Number of objects by what happened to them, V(unchanged) among them.
+  returned: always
   type: dict
-  returned: when a cluster was asked
+  sample: {created: 4, unchanged: 12}
+cluster:
+  description: The cluster that was asked, with C(id) (uid of the namespace kube-system), C(host) and C(context).
+  returned: when O(state) is not V(rendered)
+  type: dict
 duration:
   description: Seconds that the module took.
+  returned: always
   type: float
-  returned: success
 manifests:
-  description: The manifests.
+  description: The objects, without Secrets.
+  returned: with O(return_manifests), or with O(state=rendered) and no O(dest)
   type: list
   elements: dict
-  returned: with O(return_manifests), or with O(state=rendered) and no O(dest)
 """
 
 from ansible_collections.homelab.netguard.plugins.module_utils import _argspec, _module

@@ -174,33 +174,44 @@ notes:
   type: list
   elements: str
   sample: ["gateway windscribe: windscribe needs a preshared key in practice (wireguard_preshared_key)"]
+# What every writer returns, by tools/return_docs.py:
 objects:
-  description: Everything that was not as it should be; a Secret by its name alone.
+  description:
+    - Everything that was not as it should be, with C(action) V(created), V(changed), V(repaired) (somebody had changed it by
+      hand), V(deleted), V(kept) (a namespace of ours in which others live) or V(waiting).
+    - A Secret shows its name and its keys.
   returned: always
   type: list
   elements: dict
   sample:
-    - {api_version: apps/v1, kind: Deployment, namespace: vpn, name: netguard-gateway-proton, action: created}
+    - api_version: networking.k8s.io/v1
+      kind: NetworkPolicy
+      namespace: media
+      name: netguard-killswitch-qbittorrent
+      action: repaired
 patches:
-  description: Changes of objects that are not ours (Pod Security labels), with C(target) and C(patch).
+  description:
+    - Changes of objects that are not ours, such as workloads and Pod Security labels of namespaces, with C(target), C(patch)
+      and C(reason). Empty for a module that changes none.
   returned: always
   type: list
   elements: dict
 counts:
-  description: How many objects were created, changed, repaired, deleted and unchanged.
+  description: Number of objects by what happened to them, V(unchanged) among them.
   returned: always
   type: dict
+  sample: {created: 4, unchanged: 12}
 cluster:
-  description: The cluster that was written to, with C(id) (uid of the namespace kube-system), C(host) and C(context).
+  description: The cluster that was asked, with C(id) (uid of the namespace kube-system), C(host) and C(context).
   returned: when O(state) is not V(rendered)
   type: dict
 duration:
-  description: Seconds.
+  description: Seconds that the module took.
   returned: always
   type: float
 manifests:
-  description: The objects without the Secrets.
-  returned: when O(state) is V(rendered) or O(return_manifests) is true
+  description: The objects, without Secrets.
+  returned: with O(return_manifests), or with O(state=rendered) and no O(dest)
   type: list
   elements: dict
 """

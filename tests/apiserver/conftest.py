@@ -115,15 +115,18 @@ class Server(ControlPlane):
 
     def writes(self, since: int, *, dry: bool = False) -> list[dict[str, Any]]:
         """Writes of our field manager since a mark; without `dry` those that were kept, with it dry runs alone."""
-        return [
-            event
-            for event in self.audit(since)
-            if event["verb"] in ("create", "update", "patch", "delete", "deletecollection")
+        return [event for event in self.audit(since) if self.kept(event, dry=dry)]
+
+    @staticmethod
+    def kept(event: dict[str, Any], *, dry: bool = False) -> bool:
+        """Whether an event is a write of our field manager that was kept (with `dry`: that was a dry run)."""
+        return (
+            event["verb"] in ("create", "update", "patch", "delete", "deletecollection")
             and "ansible" not in event.get("user", {}).get("username", "")
             and event.get("responseStatus", {}).get("code", 0) < 400
             and ("fieldManager=homelab.netguard" in event["requestURI"] or event["verb"].startswith("delete"))
             and ("dryRun=All" in event["requestURI"] or '"dryRun":["All"]' in json.dumps(event.get("requestObject"))) == dry
-        ]
+        )
 
 
 @pytest.fixture(scope="session")
