@@ -136,7 +136,9 @@ policies:
       admission: true
       dns: none
 reopened_by:
-  description: Other policies that let a client out to public addresses, with the rule that does it.
+  description: >-
+    Rules of other policies, of every language that the CNI obeys, that allow a client addresses outside of the cluster which its
+    kill switch does not. C(effective) is false where a hard deny or another rank stands before them. What cannot be read counts.
   returned: always
   type: list
   elements: dict
@@ -148,6 +150,7 @@ reopened_by:
       name: allow-internet-egress
       rule: 0
       allows: [0.0.0.0/5]
+      effective: true
       reason: allows 1.0.0.1, which the kill switch does not
 kept:
   description: Clients that are in no list any more and still injected, with the workloads and pods that have the guard.

@@ -65,6 +65,11 @@ not_covered:
   type: list
   elements: str
   returned: success
+notes:
+  description: Where a namespace's one policy (C(layout=namespace)) is replaced by one per app, and what it gives to every pod.
+  type: list
+  elements: str
+  returned: success
 # What every writer returns, by tools/return_docs.py:
 objects:
   description:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import read_calico, read_cilium, read_cluster, read_kubernetes
@@ -24,6 +24,7 @@ from .world import World, bits
 
 ALLOWED, DENIED, UNDECIDED = "allowed", "denied", "implementation-defined"
 HBONE = 15008
+CALICO_COPY = "knp.default."
 
 #: Kinds by the language that they belong to. Kubernetes' and Calico's NetworkPolicy share a kind, not a group.
 KINDS = {
@@ -44,6 +45,16 @@ KINDS = {
 def language(manifest: Mapping[str, Any]) -> str:
     """The language of a policy object, empty for anything else."""
     return KINDS.get((str(manifest.get("apiVersion", "")).rpartition("/")[0], str(manifest.get("kind", ""))), "")
+
+
+def labels_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (manifest["metadata"].get("labels") or {}).items()}
+
+
+def is_copy(manifest: Mapping[str, Any]) -> bool:
+    """Calico's API shows each NetworkPolicy a second time, under a name of its own."""
+    name = str(manifest["metadata"]["name"])
+    return "projectcalico.org" in str(manifest.get("apiVersion", "")) and name.startswith(CALICO_COPY)
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ class Engine:
         known = read_calico.tiers(world.live.all("Tier"))
         for manifest in world.live.objects:
             spoken = language(manifest)
-            if not spoken:
+            if not spoken or is_copy(manifest):
                 continue
             if spoken not in profile.languages:
                 self.ignored.append(Ref.of(manifest))
@@ -96,7 +107,7 @@ class Engine:
         try:
             if spoken == CILIUM:
                 found, problems = read_cilium.read(manifest, self.world, self.profile)
-                self.policies += found
+                self.policies += [replace(item, labels=labels_of(manifest)) for item in found]
             else:
                 if spoken == KUBERNETES:
                     one, problems = read_kubernetes.read(manifest, self.world, self.profile)
@@ -104,7 +115,7 @@ class Engine:
                     one, problems = read_calico.read(manifest, self.world, self.profile, known)
                 else:
                     one, problems = read_cluster.read(manifest, self.world, self.profile)
-                self.policies += [one] if one is not None else []
+                self.policies += [replace(one, labels=labels_of(manifest))] if one is not None else []
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             # the shapes of CRDs are checked by their schema, files may hold anything
             problems = [Problem("malformed", "error", Ref.of(manifest), "spec", f"cannot be read: {error!r}"[:200], rejected=True)]

@@ -81,8 +81,6 @@ class _Reader:
             listed = tuple(self.rules(spec.get(direction), direction))
             if direction in isolated:
                 rules[direction] = listed
-        meta = manifest["metadata"]
-        labels = {str(key): str(value) for key, value in (meta.get("labels") or {}).items()}
         return Policy(
             ref=self.ref,
             language=KUBERNETES,
@@ -92,7 +90,6 @@ class _Reader:
             stage=DEFAULT_STAGE,
             order=(1000.0, f"{self.ref.namespace}/{self.ref.name}"),
             isolates=isolated,
-            labels=labels,
         )
 
     def rules(self, listed: Any, direction: str) -> Iterator[Rule]:

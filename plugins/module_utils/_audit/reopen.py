@@ -2,162 +2,213 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What else would let a client out: every policy beside its kill switch that allows an address which the kill switch does not."""
+"""What else would let a client out: every rule beside its kill switch that allows an address which the kill switch does not.
+
+The engine of the audit decides, so that policies of every language count with their rank: whatever stands before a hard
+deny opens the client, whatever stands behind it does not.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .._errors import FaultsError
+from .._errors import FaultsError, NetguardError
 from .._facts.model import Facts
-from .._manifests.client_edges import Blocks, edges_of
-from .._manifests.model import LABEL_CLIENT, LABEL_INSTANCE, LABEL_PART, Live, Manifest
-from .._manifests.workloads import labels_of, template
+from .._manifests import killswitch, names
+from .._manifests.client_edges import edges_of
+from .._manifests.model import LABEL_INSTANCE, LABEL_PART, Key, Live, Manifest
 from .._topology.model import App, Topology
-from . import selectors
-from .sets import EVERYWHERE, Addresses, network
+from . import profiles
+from .engine import EGRESS, Engine, language
+from .policy import ALLOW, Policy, Ref, Rule, rule_region
+from .profiles import CLUSTER, KUBERNETES, Profile
+from .region import Region
+from .sets import EVERYWHERE, Addresses, Ports
+from .world import World, bits
 
-#: Policies of other languages: whether they open a client is told by the audit; here their presence alone counts.
-OTHER_KINDS = {
-    "CiliumNetworkPolicy": True,
-    "CiliumClusterwideNetworkPolicy": False,
-    "GlobalNetworkPolicy": False,
-    "ClusterNetworkPolicy": False,
-    "AdminNetworkPolicy": False,
-    "BaselineAdminNetworkPolicy": False,
-}
-
-#: How Calico's API names its copy of a NetworkPolicy.
-CALICO_COPY = "knp.default."
+#: What an entry shows of the networks that a rule opens.
+SHOWN = 6
+#: Beside the policies themselves these decide what they mean.
+BESIDE = ("Tier", "GlobalNetworkSet", "NetworkSet")
 
 
-def reopened_by(topology: Topology, facts: Facts, live: Live) -> list[dict[str, Any]]:
-    """One entry per client and policy that opens it: client, kind, namespace, name, rule (position, None: the whole
-    policy), allows (networks), reason.
+def reopened_by(topology: Topology, facts: Facts, live: Live, desired: Iterable[Manifest] = ()) -> list[dict[str, Any]]:
+    """One entry per client and rule that opens it: client, kind, api_version, namespace, name, rule (position, None: the whole
+    policy), allows (networks), effective (False: something before it denies what it allows), reason.
 
-    Only addresses outside of the cluster count: what pods may be reached is the audit's question.
+    `desired`: policies that this run writes, in place of what is live. Only addresses outside of the cluster count: what pods
+    may be reached is the audit's question. What cannot be evaluated counts as an effective opening.
     """
-    found: list[dict[str, Any]] = []
-    openings: dict[str, list[Opening]] = {}
-    unread = {True: _not_evaluated(topology, live, True), False: _not_evaluated(topology, live, False)}
+    written = {Key.of(item): item for item in desired}
+    objects = [item for item in live.objects if Key.of(item) not in written]
+    objects += written.values()
+    known = {Key.of(item) for item in objects}
+    objects += [item for item in _own(topology, facts, live) if Key.of(item) not in known]
+    world = World(topology, facts, Live(tuple(objects), live.unreadable))
+    found: dict[tuple[str, Ref, int | None], dict[str, Any]] = {}
+    for profile in _profiles(facts):
+        engine = Engine(world, profile)
+        for app in topology.clients:
+            for one in _openings(engine, app):
+                entry = found.setdefault((app.key, one.ref, one.rule), _entry(app, one))
+                entry["effective"] |= one.effective
+    entries = list(found.values())
     for app in topology.clients:
-        labels = _labels(topology, app, live)
-        if labels is None:
-            continue
-        if app.namespace not in openings:
-            openings[app.namespace] = list(_openings(topology, facts, live, app.namespace))
-        selecting = [item for item in openings[app.namespace] if selectors.matches(item.selector, labels)]
-        if selecting:
-            declared = _declared(topology, facts, live, app)
-            found += [entry for opening in selecting for entry in _entries(app, opening, declared)]
-        for policy in (*unread[False], *(item for item in unread[True] if item["metadata"].get("namespace") == app.namespace)):
-            found.append(_entry(app, policy, None, (), "not evaluated: it may select this client and allow more"))
-    return found
+        entries += [_unread(app, kind) for kind in _forbidden(facts, live)]
+    return sorted(entries, key=lambda item: (item["client"], item["kind"], item["namespace"], item["name"], item["rule"] or 0))
 
 
 @dataclass(frozen=True)
 class Opening:
-    """A NetworkPolicy with rules (by position) that allow addresses outside of the cluster's pods and Services."""
+    """One rule (by position; None: the policy as a whole) that allows addresses outside of the cluster."""
 
-    policy: Manifest
-    selector: Mapping[str, Any]
-    rules: tuple[tuple[int, Addresses], ...]
-
-
-def _openings(topology: Topology, facts: Facts, live: Live, namespace: str) -> Iterable[Opening]:
-    """Told once per namespace: most policies open nothing, and only the others are held against each client."""
-    inside = Addresses.of((*facts.pods, *facts.services))
-    for policy in live.all("NetworkPolicy", namespace):
-        if not policy["apiVersion"].startswith("networking.k8s.io/") or _part(policy, topology) == "killswitch":
-            continue
-        spec = policy.get("spec") or {}
-        if not is_egress(policy):
-            continue
-        opened = [(position, rule_addresses(rule) - inside) for position, rule in enumerate(spec.get("egress") or [])]
-        rules = tuple((position, addresses) for position, addresses in opened if addresses)
-        if rules:
-            yield Opening(policy, spec.get("podSelector") or {}, rules)
+    ref: Ref
+    rule: int | None
+    addresses: Addresses
+    effective: bool
+    reason: str
 
 
-def _not_evaluated(topology: Topology, live: Live, namespaced: bool) -> list[Manifest]:
-    """Policies in other languages that may allow. Calico shows each NetworkPolicy a second time, under a name of its own."""
-    found = [policy for kind, inside in OTHER_KINDS.items() if inside == namespaced for policy in live.all(kind)]
-    if namespaced:
-        found += [policy for policy in live.all("NetworkPolicy") if "projectcalico.org" in policy["apiVersion"]]
-    return [
-        policy for policy in found if _part(policy, topology) is None and not policy["metadata"]["name"].startswith(CALICO_COPY)
-    ]
+def _own(topology: Topology, facts: Facts, live: Live) -> Iterator[Manifest]:
+    """The kill switches as the declaration wants them, for clients whose own is not there yet."""
+    for app in topology.clients:
+        if live.get("NetworkPolicy", app.namespace, names.killswitch(app)) is None:
+            try:
+                yield killswitch.network_policy(topology, facts, edges_of(topology, facts, live, app))
+            except (FaultsError, NetguardError):
+                continue  # told by whoever builds it
 
 
-def _labels(topology: Topology, app: App, live: Live) -> Mapping[str, str] | None:
-    """Labels that the client's pods carry once it is injected, as far as they are known: others may exclude clients by ours."""
-    assert app.vpn is not None
-    found = template(app, live)
-    known = {**(labels_of(found) if found is not None else {}), **(app.pods or {})}
-    return {**known, LABEL_CLIENT: app.vpn.gateway, LABEL_INSTANCE: topology.instance} if known else None
+def _profiles(facts: Facts) -> tuple[Profile, ...]:
+    """The readings to hold against each other. Whoever serves the tiers' API may or may not be the one that obeys it."""
+    found: list[Profile] = []
+    for profile in profiles.of(facts.cni):
+        if not profile.enforces:
+            # nothing holds there but the guard; what the policies would say is told all the same
+            profile = replace(profile, enforces=True, languages=(KUBERNETES,))
+        found.append(profile)
+        if CLUSTER not in profile.languages and any(api.startswith("policy.networking") for api in facts.cni.policy_apis):
+            found.append(replace(profile, languages=(*profile.languages, CLUSTER)))
+    return tuple(found)
 
 
-def _part(policy: Manifest, topology: Topology) -> str | None:
-    labels = policy["metadata"].get("labels") or {}
-    return labels.get(LABEL_PART) if labels.get(LABEL_INSTANCE) == topology.instance else None
+def _openings(engine: Engine, app: App) -> Iterator[Opening]:
+    world = engine.world
+    unplaced = {problem.ref for problem in engine.problems if problem.code == "unknown-tier"}
+    for index in bits(world.by_app.get(app.key, 0)):
+        selecting = engine.selecting(index)
+        own = [policy for policy in selecting if is_own(world.topology, app, policy)]
+        allowed = _allowed_by(own)
+        attributed = Region()
+        for policy in selecting:
+            if policy in own:
+                continue
+            for rule in policy.egress or ():
+                opened = _outside(rule, engine) - allowed if rule.action == ALLOW else Region()
+                if opened:
+                    attributed = attributed | opened
+                    effective = policy.ref in unplaced or bool((opened & engine.side(index, EGRESS).possible).outside)
+                    addresses = _addresses(opened)
+                    reason = f"allows {addresses.witness()}, which the kill switch does not"
+                    if not effective:
+                        reason += "; what stands before it denies that"
+                    yield Opening(policy.ref, rule.index, addresses, effective, reason)
+        if own:
+            left = _public(engine.side(index, EGRESS).possible, engine) - allowed - attributed
+            if left and selecting:
+                reason = "another policy passes this on before the kill switch decides"
+                yield Opening(own[0].ref, None, _addresses(left), True, reason)
+    for problem in engine.problems:
+        # a NetworkPolicy that an API server refuses is in force nowhere; of the other kinds our reading may be the one that lacks
+        if problem.rejected and problem.ref.kind != "NetworkPolicy" and problem.ref.namespace in ("", app.namespace):
+            reason = f"not evaluated, and it may select this client: {problem.path} {problem.message}"
+            yield Opening(problem.ref, None, Addresses(), True, reason)
 
 
-def _declared(topology: Topology, facts: Facts, live: Live, app: App) -> Addresses:
-    """Addresses outside of the pods that the kill switch itself allows."""
-    try:
-        edges = edges_of(topology, facts, live, app).egress
-    except FaultsError:
-        return Addresses()
-    blocks = [item for edge in edges if isinstance(edge.peer, Blocks) for item in edge.peer.networks]
-    if facts.dns.node_local_ip:
-        blocks.append(ipaddress.ip_network(facts.dns.node_local_ip))
-    return Addresses.of(blocks)
+def is_own(topology: Topology, app: App, policy: Policy) -> bool:
+    """Whether a policy is the client's own kill switch: by its name too, since anybody can copy labels."""
+    named = (policy.ref.namespace, policy.ref.name) == (app.namespace, names.killswitch(app))
+    labelled = policy.labels.get(LABEL_INSTANCE) == topology.instance and policy.labels.get(LABEL_PART) == "killswitch"
+    return named and labelled
 
 
-def is_egress(policy: Manifest) -> bool:
-    """Whether a NetworkPolicy is about egress: as it says, or, where it does not say, when it has egress rules."""
-    spec = policy.get("spec") or {}
-    types = spec.get("policyTypes")
-    return "Egress" in types if types else "egress" in spec
+def _allowed_by(own: Iterable[Policy]) -> Region:
+    found = Region()
+    for policy in own:
+        for rule in policy.egress or ():
+            if rule.action == ALLOW:
+                found = found | rule_region(rule, {}, maybe=True)
+    return Region((), found.outside)
 
 
-def _entries(app: App, opening: Opening, declared: Addresses) -> Iterable[dict[str, Any]]:
-    for position, addresses in opening.rules:
-        opened = addresses - declared
-        if opened:
-            shown = [str(item) for item in opened.networks()][:6]
-            yield _entry(app, opening.policy, position, shown, f"allows {opened.witness()}, which the kill switch does not")
+def _outside(rule: Rule, engine: Engine) -> Region:
+    """What a rule possibly allows outside of the cluster's pods and Services."""
+    return _public(rule_region(rule, {}, maybe=True), engine)
 
 
-def rule_addresses(rule: Mapping[str, Any]) -> Addresses:
-    """The addresses that one rule's `to` names: everything without one, nothing of what pods its selectors take."""
-    peers = rule.get("to") or []
-    if not peers:
-        return EVERYWHERE
+def _public(region: Region, engine: Engine) -> Region:
+    world = engine.world
+    beyond = EVERYWHERE - world.pod_range - world.service_range
+    if world.facts.dns.node_local_ip:
+        beyond = beyond - Addresses.of([ipaddress.ip_network(world.facts.dns.node_local_ip)])
+    # a CNI that lets pings through does so whatever any policy says
+    ports = Ports.whole() if engine.profile.icmp_always is False else Ports.whole("TCP", "UDP", "SCTP")
+    return Region((), ((beyond, ports),)) & region
+
+
+def _addresses(region: Region) -> Addresses:
     found = Addresses()
-    for peer in peers:
-        block = peer.get("ipBlock")
-        if not block:
-            continue
-        base = network(str(block.get("cidr")))
-        if base is None:
-            continue
-        left_out = [item for text in block.get("except") or [] if (item := network(str(text))) is not None]
-        found |= Addresses.of([base]) - Addresses.of(left_out)
+    for addresses, _ports in region.outside:
+        found = found | addresses
     return found
 
 
-def _entry(app: App, policy: Manifest, rule: int | None, allows: Iterable[str], reason: str) -> dict[str, Any]:
+def _forbidden(facts: Facts, live: Live) -> Iterator[str]:
+    """Kinds of policies, and of what they refer to, that this account may not read."""
+    for kind, state in sorted(live.unreadable.items()):
+        if state == "forbidden" and (kind in BESIDE or _is_policy(kind)):
+            yield kind
+
+
+def _is_policy(kind: str) -> bool:
+    groups = ("networking.k8s.io", "projectcalico.org", "cilium.io", "policy.networking.k8s.io")
+    return any(language({"apiVersion": f"{group}/v1", "kind": kind}) for group in groups)
+
+
+def _entry(app: App, one: Opening) -> dict[str, Any]:
     return {
         "client": app.key,
-        "kind": policy["kind"],
-        "api_version": policy["apiVersion"],
-        "namespace": policy["metadata"].get("namespace", ""),
-        "name": policy["metadata"]["name"],
-        "rule": rule,
-        "allows": list(allows),
+        "kind": one.ref.kind,
+        "api_version": one.ref.api_version,
+        "namespace": one.ref.namespace,
+        "name": one.ref.name,
+        "rule": one.rule,
+        "allows": [str(item) for item in one.addresses.networks()][:SHOWN],
+        "effective": one.effective,
+        "reason": one.reason,
+    }
+
+
+def _unread(app: App, kind: str) -> dict[str, Any]:
+    reason = f"objects of kind {kind} may not be read (docs/rbac.yml), so what they allow is not known"
+    return {
+        "client": app.key,
+        "kind": kind,
+        "api_version": "",
+        "namespace": "",
+        "name": "*",
+        "rule": None,
+        "allows": [],
+        "effective": True,
         "reason": reason,
     }
+
+
+def told(item: Mapping[str, Any]) -> str:
+    """An entry in words, without the client."""
+    where = f"{item['namespace']}/{item['name']}" if item["namespace"] else item["name"]
+    rule = "" if item["rule"] is None else f", egress[{item['rule']}]"
+    return f"{item['kind']} {where}{rule}"

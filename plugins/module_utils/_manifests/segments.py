@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from .._errors import Fault, FaultsError
 from .._facts.model import Facts
 from .._topology.model import NamespaceRule, Topology
-from . import addresses, names, rules, segments_dialects
+from . import addresses, names, rules, segments_dialects, segments_layout
 from .client_edges import Blocks, Edge
 from .model import Desired, Live, Manifest, owner_labels
 from .segments_edges import AppEdges, collect
@@ -28,11 +28,12 @@ PART = "segments"
 
 @dataclass(frozen=True)
 class Segments:
-    """What was built: objects in waves, the edges as data, and what no policy can hold."""
+    """What was built: objects in waves, the edges as data, what no policy can hold, and what became of a wish for a layout."""
 
     desired: Desired
     edges: tuple[dict[str, object], ...]
     not_covered: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def namespace_rules(topology: Topology) -> dict[str, NamespaceRule]:
@@ -55,8 +56,11 @@ def build(topology: Topology, facts: Facts, live: Live, dialect: str = "auto") -
     covered = [edges for edges in collected.apps if not edges.host_network]
     faults += segments_dialects.faults(topology, covered, language)
     first: list[Manifest] = []
-    for name, group in _grouped(covered, rules_by_namespace).items():
-        if rules_by_namespace[name].layout == "namespace":
+    groups = _grouped(covered, rules_by_namespace)
+    wanted = [name for name in groups if rules_by_namespace[name].layout == "namespace"]
+    layout = segments_layout.choose(topology, facts, live, covered, wanted)
+    for name, group in groups.items():
+        if name in layout.joined:
             manifest, found = _namespace_policy(topology, facts, live, name, group)
             faults += found
             first.append(manifest)
@@ -70,7 +74,7 @@ def build(topology: Topology, facts: Facts, live: Live, dialect: str = "auto") -
         f"{edges.app.key} runs on the node's network: no policy holds it" for edges in collected.apps if edges.host_network
     )
     waves = tuple(wave for wave in (tuple(first), denies) if wave)
-    return Segments(Desired(waves), tuple(_edge_data(covered)), not_covered)
+    return Segments(Desired(waves), tuple(_edge_data(covered, layout.joined)), not_covered, layout.notes)
 
 
 def _grouped(apps: Iterable[AppEdges], known: dict[str, NamespaceRule]) -> dict[str, list[AppEdges]]:
@@ -173,9 +177,9 @@ def _labels(topology: Topology, live: Live, key: str) -> dict[str, str]:
         return {}
 
 
-def _edge_data(apps: Iterable[AppEdges]) -> Iterable[dict[str, object]]:
+def _edge_data(apps: Iterable[AppEdges], joined: frozenset[str]) -> Iterable[dict[str, object]]:
     for edges in apps:
-        policy = names.segment(edges.app)
+        policy = names.NAMESPACE_SEGMENT if edges.app.namespace in joined else names.segment(edges.app)
         for direction, found in (("egress", edges.egress), ("ingress", edges.ingress)):
             for edge in found:
                 yield _entry(edges.app.key, direction, edge, policy)

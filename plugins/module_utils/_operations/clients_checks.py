@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._audit.reopen import reopened_by
+from .._audit import reopen
 from .._cluster import fields
 from .._cluster.compare import compare
 from .._cluster.transport import ApiError
@@ -22,7 +22,6 @@ from .._manifests.client import Client, pod_of
 from .._manifests.client_guard import GUARD
 from .._manifests.client_patch import TEMPLATE_PATHS
 from .._manifests.client_template import DNS_CAPTURE, OUR_CONTAINERS
-from .._manifests.killswitch_held import KINDS, held
 from .._manifests.model import Live, Manifest
 from .._manifests.workloads import template_of
 from .._module import Context
@@ -34,14 +33,16 @@ def path_of(topology: Topology, client: Client) -> str:
     return f"apps[{topology.position(client.app)}]"
 
 
-def not_closed(context: Context, facts: Facts, live: Live, clients: Iterable[Client]) -> list[Fault]:
+def not_closed(context: Context, facts: Facts, live: Live, clients: Sequence[Client]) -> list[Fault]:
     """Clients without a kill switch in force: the policy that this topology asks for is live, and nothing opens it again.
 
     In check mode a policy that is missing or differs is no fault: killswitch_policy would have written it before.
     """
     topology = context.topology
-    openings = reopened_by(topology, facts, live)
-    denied = {key for key, one in held(live, topology.instance).items() if any(item["kind"] in KINDS[:-1] for item in one.policies)}
+    planned: tuple[Manifest, ...] = ()
+    if context.check_mode:
+        planned = killswitch.build(topology, facts, live, clients=[client.app for client in clients]).desired.objects
+    openings = reopen.reopened_by(topology, facts, live, planned)
     faults: list[Fault] = []
     for client in clients:
         app, path = client.app, f"{path_of(topology, client)}.vpn"
@@ -51,13 +52,11 @@ def not_closed(context: Context, facts: Facts, live: Live, clients: Iterable[Cli
             state = "has no kill switch" if found is None else "has a kill switch that differs from what its declaration asks for"
             faults.append(Fault(path, f"{app.key} {state}", "run homelab.netguard.killswitch_policy with the same lists first"))
         for item in openings:
-            if item["client"] == app.key and app.key not in denied:
-                where = f"{item['namespace']}/{item['name']}" if item["namespace"] else item["name"]
-                rule = "" if item["rule"] is None else f", egress[{item['rule']}]"
+            if item["client"] == app.key and item["effective"]:
                 faults.append(
                     Fault(
                         path,
-                        f"{item['kind']} {where}{rule} lets {app.key} out beside its kill switch: {item['reason']}",
+                        f"{reopen.told(item)} lets {app.key} out beside its kill switch: {item['reason']}",
                         "exclude the client's pods from that policy by label, or narrow the rule",
                     )
                 )

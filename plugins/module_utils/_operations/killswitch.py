@@ -28,10 +28,11 @@ from . import killswitch_proof, killswitch_release
 
 PART = "killswitch"
 
-#: Policies that can allow, by the API that serves them: all of them are searched for openings.
+CALICO_KINDS = ("GlobalNetworkPolicy", "NetworkPolicy", "Tier", "GlobalNetworkSet", "NetworkSet")
+#: Policies that can allow and what they refer to, by the API that serves them: all of them are searched for openings.
 POLICY_KINDS = {
-    "projectcalico.org/v3": ("GlobalNetworkPolicy", "NetworkPolicy"),
-    "crd.projectcalico.org/v1": ("GlobalNetworkPolicy", "NetworkPolicy"),
+    "projectcalico.org/v3": CALICO_KINDS,
+    "crd.projectcalico.org/v1": CALICO_KINDS,
     "cilium.io/v2": ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"),
     "policy.networking.k8s.io/v1alpha2": ("ClusterNetworkPolicy",),
     "policy.networking.k8s.io/v1alpha1": ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy"),
@@ -72,7 +73,7 @@ def operation(context: Context) -> dict[str, Any]:
         present = [edges for edges in built.edges if edges not in missing]
         proven = killswitch_proof.prove(context, live, present, outcome.actions, images)
     kept = [] if context.rendered else _drop(context, outcome, owned, live, built, guard)
-    openings = [] if context.rendered else reopen.reopened_by(context.topology, facts, live)
+    openings = [] if context.rendered else reopen.reopened_by(context.topology, facts, live, built.desired.objects)
     result = outcome.result() | {
         "policies": [_policy(edges, built.dialects, guard, edges in missing) for edges in built.edges],
         "reopened_by": openings,
@@ -112,7 +113,10 @@ def reads(instance: str, facts: Facts) -> list[Read]:
         if any(api in facts.cni.policy_apis for api in apis):
             listed += [Read(api, kind) for api, kind in killswitch_deny.kinds(dialect, facts)]
     known = {(read.api_version, read.kind) for read in listed}
-    others = ((api, kind) for api in facts.cni.policy_apis for kind in POLICY_KINDS.get(api, ()))
+    calico = [api for api in killswitch_deny.APIS["calico"] if api in facts.cni.policy_apis]
+    # both of Calico's APIs show the same objects
+    served = [api for api in facts.cni.policy_apis if api not in calico[1:]]
+    others = ((api, kind) for api in served for kind in POLICY_KINDS.get(api, ()))
     return [*listed, *(Read(api, kind) for api, kind in others if (api, kind) not in known)]
 
 
@@ -236,19 +240,17 @@ def _stale(one: Held, built: killswitch.KillSwitches) -> Sequence[Manifest]:
 
 def _judge(context: Context, result: dict[str, Any], certain: bool) -> None:
     """Openings fail the run after everything was written, unless a hard deny stands before them or `force` accepts them."""
-    openings = result["reopened_by"]
-    if not openings or certain or context.params.get("force") or context.check_mode:
+    openings = [item for item in result["reopened_by"] if item["effective"] or not certain]
+    if not openings or context.params.get("force") or context.check_mode:
         return
     told = "; ".join(_opening(item) for item in openings[:5])
     more = f" and {len(openings) - 5} more" if len(openings) > 5 else ""
     raise NetguardError(
-        f"other policies let clients out again: {told}{more}. The kill switches are written, but policies only add up: exclude the"
+        f"other policies let clients out again: {told}{more}. The kill switches are written, but policies add up: exclude the"
         " clients' pods from these ones by label, or set force: true",
         **result,
     )
 
 
 def _opening(item: Mapping[str, Any]) -> str:
-    where = f"{item['namespace']}/{item['name']}" if item["namespace"] else item["name"]
-    rule = "" if item["rule"] is None else f", egress[{item['rule']}]"
-    return f"{item['client']} by {item['kind']} {where}{rule}: {item['reason']}"
+    return f"{item['client']} by {reopen.told(item)}: {item['reason']}"

@@ -24,14 +24,14 @@ READS = (
 def operation(context: Context) -> dict[str, Any]:
     """Writes default denies and every declared edge; `absent` removes them, denials first."""
     if context.state == "absent":
-        return context.converge(Desired(), part=segments.PART, prune=True).result() | {"edges": [], "not_covered": []}
+        return context.converge(Desired(), part=segments.PART, prune=True).result() | {"edges": [], "not_covered": [], "notes": []}
     if not context.topology.apps:
         context.refuse_empty("apps", segments.PART)
     live = context.read(READS)
     built = segments.build(context.topology, context.facts(), live, str(context.params["dialect"]))
     desired = _subset(context, built.desired)
     result = context.converge(desired, part=segments.PART).result()
-    return result | {"edges": list(built.edges), "not_covered": list(built.not_covered)}
+    return result | {"edges": list(built.edges), "not_covered": list(built.not_covered), "notes": list(built.notes)}
 
 
 def _subset(context: Context, desired: Desired) -> Desired:

@@ -277,6 +277,40 @@ def test_pods_on_the_node_s_network_are_reported() -> None:
     } in policies(built)[("media", "netguard-segment-other")]["egress"]
 
 
+MESH = [{"name": "media", "mesh": True, "layout": "namespace"}, {"name": "data", "mesh": True, "layout": "namespace"}]
+
+
+def test_one_policy_for_a_namespace_that_would_open_the_tunnel_to_others_is_split() -> None:
+    """Plain ports tell db and queue apart, 15008 does not: with both unions web would reach queue through the tunnel."""
+    queue = app("queue", "data", ports={"web": 9000})
+    apps = [app("web", uses=["data/db:web"]), app("job", uses=["data/queue:web"]), app("db", "data"), queue]
+    built = build(apps, namespaces=MESH)
+    assert {(namespace, name) for namespace, name in policies(built) if "deny" not in name} == {
+        ("media", "netguard-segments"),
+        ("data", "netguard-segment-db"),
+        ("data", "netguard-segment-queue"),
+    }
+    assert "media/web to data/queue on 15008/tcp" in built.notes[0]
+    plain = build(apps, namespaces=[{**item, "mesh": False} for item in MESH])
+    assert {name for _namespace, name in policies(plain)} == {"netguard-segments", "netguard-default-deny"}
+
+
+def test_one_policy_for_a_namespace_stays_where_it_opens_nothing_between_pods() -> None:
+    apps = [app("web", uses=["data/db:web"], internet=[443]), app("job"), app("db", "data")]
+    built = build(apps, namespaces=MESH[:1])
+    assert ("media", "netguard-segments") in policies(built)
+    assert built.notes == ("media: its one policy gives every pod there what single apps declared: internet (web)",)
+    assert {entry["policy"] for entry in built.edges if entry["app"] == "media/web"} == {"netguard-segments"}
+
+
+def test_prometheus_that_no_app_declares_reaches_each_app_on_its_own_port_alone() -> None:
+    apps = [app("web", metrics="web"), app("job", ports={"web": 9000}, metrics="web")]
+    namespaces = [{"name": "media", "layout": "namespace"}, {"name": "monitoring", "default": "open"}]
+    built = build(apps, platform={"prometheus": PLATFORM["prometheus"]}, namespaces=namespaces)
+    assert ("media", "netguard-segment-web") in policies(built)
+    assert "monitoring (metrics) to media/web on 9000/tcp" in built.notes[0] or "media/job on 8080/tcp" in built.notes[0]
+
+
 @pytest.mark.parametrize("name", ["seed-003", "seed-004"])
 def test_the_seed_examples_build_and_are_stable(name: str) -> None:
     declared = yaml.safe_load((ROOT / "examples" / name / "homelab.yml").read_text())
