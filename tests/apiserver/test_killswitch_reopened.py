@@ -87,7 +87,11 @@ def test_an_admin_policy_that_names_pods_alone_opens_nothing(lab: Lab) -> None:
     lab.create(lab.workload("Deployment"))
     name = f"open-{lab.instance}"
     own = {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}}
-    spec = {"priority": 7, "subject": {"namespaces": own}, "egress": [{"action": "Allow", "to": [{"namespaces": own}]}]}
+    spec = {
+        "priority": 7,
+        "subject": {"namespaces": own},
+        "egress": [{"action": "Allow", "to": [{"namespaces": {"namespaceSelector": own}}]}],
+    }
     lab.create({"apiVersion": ADMIN, "kind": "AdminNetworkPolicy", "metadata": {"name": name}, "spec": spec})
     try:
         assert lab.run([QBIT])["reopened_by"] == []

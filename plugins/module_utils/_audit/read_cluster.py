@@ -77,7 +77,7 @@ class _Reader:
         if not isinstance(inner, Mapping):
             self.bad(path, "names neither namespaces nor pods")
             return 0
-        spaces, pods = inner.get("namespaceSelector", {}), inner.get("podSelector", {})
+        spaces, pods = inner.get("namespaceSelector", inner.get("namespaces", {})), inner.get("podSelector", {})
         if isinstance(spaces, Mapping) and "namespaceSelector" in spaces:
             spaces = spaces["namespaceSelector"]
         if not self.good(spaces, path) or not self.good(pods, path):
