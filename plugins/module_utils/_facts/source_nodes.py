@@ -25,6 +25,8 @@ from .world import World
 #: Annotations that carry a node's address with its prefix length, written from the host's interface; the nearer first.
 _MASKED = (
     ("k8s.ovn.org/node-primary-ifaddr", "ovn"),
+    ("k8s.ovn.org/l3-gateway-config", "ovn"),
+    ("k8s.ovn.org/host-cidrs", "ovn"),
     ("projectcalico.org/IPv4Address", "calico"),
     ("projectcalico.org/IPv6Address", "calico"),
     ("kilo.squat.ai/internal-ip", "kilo"),
@@ -168,10 +170,22 @@ def _machine_network(world: World) -> Iterable[Observation]:
 
 
 def _json_words(raw: str) -> list[str]:
-    """`{"ipv4": "10.0.0.1/24"}` or `[{"ifaddr": {"ipv4": ...}}]`."""
+    """Addresses with their masks in the forms that annotations have.
+
+    `{"ipv4": "10.0.0.1/24"}`, `[{"ifaddr": {"ipv4": ...}}]`, `["10.0.0.1/24", ...]` (every interface of the host) and
+    `{"default": {"ip-addresses": ["10.0.0.1/24"], ...}}` (OVN's gateway).
+    """
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError):
         return [raw]
-    entries = [at(item, "ifaddr") for item in found] if isinstance(found, list) else [found]
-    return [text(value) for entry in entries if isinstance(entry, dict) for value in entry.values() if text(value)]
+    words: list[str] = []
+    for entry in found if isinstance(found, list) else [found]:
+        if isinstance(entry, str):
+            words.append(entry)
+        elif isinstance(entry, dict):
+            masked = mapping(entry.get("ifaddr")) or entry
+            gateways = [item for item in masked.values() if isinstance(item, dict)]
+            words += [text(value) for value in masked.values() if text(value)]
+            words += [text(value) for item in gateways for value in (*items(item.get("ip-addresses")), item.get("ip-address"))]
+    return [word for word in words if word]

@@ -31,6 +31,7 @@ def collect(world: World, cni: CniFound, distribution: Distribution) -> Iterable
     yield from _arguments(world, distribution)
     yield from flags(world, "pods", "kube-controller-manager", "cluster-cidr", "nodes")
     yield from kubeadm(world, "pods", "podSubnet", "nodes")
+    yield from cluster_api(world, "pods", "nodes")
     yield from _kube_proxy(world)
     yield from _slices(world)
 
@@ -172,6 +173,24 @@ def kubeadm(world: World, about: str, key: str, mechanism: str) -> Iterable[Obse
     config = document(world, reference, data.get("ClusterConfiguration"))
     raw = at(config, "networking", key)
     yield from world.asking.claim(about, raw, obs.RECORD, "kubeadm", reference, f"networking.{key}", mechanism)
+
+
+def cluster_api(world: World, about: str, mechanism: str) -> Iterable[Observation]:
+    """The Cluster API's record, in a cluster that manages itself: its Cluster is the one with its endpoint, the rest are others'."""
+    reference, data = world.config_map("kubeadm-config")
+    endpoint = text(at(document(world, reference, data.get("ClusterConfiguration")), "controlPlaneEndpoint"))
+    own = {endpoint.rpartition(":")[0].strip("[]")} | {
+        text(address)
+        for item in world.kubernetes_slices
+        for entry in items(at(item, "endpoints"))
+        for address in items(at(entry, "addresses"))
+    }
+    for item in [*world.optional.get("clusters", []), *world.optional.get("clusters-beta1", [])]:
+        host = text(at(item, "spec", "controlPlaneEndpoint", "host"))
+        if host and host in own:
+            ref = f"cluster/{text(at(item, 'metadata', 'namespace'))}/{text(at(item, 'metadata', 'name'))}"
+            raw = at(item, "spec", "clusterNetwork", about, "cidrBlocks")
+            yield from world.asking.claim(about, raw, obs.RECORD, "cluster-api", ref, f"spec.clusterNetwork.{about}", mechanism)
 
 
 def _kube_proxy(world: World) -> Iterable[Observation]:

@@ -13,7 +13,7 @@ from . import observations as obs
 from .cni import node_arguments
 from .distribution import DEFAULTS, Distribution
 from .observations import Observation, at, items, text
-from .source_pods import family_defaults, flags, kubeadm
+from .source_pods import cluster_api, family_defaults, flags, kubeadm
 from .world import World
 
 
@@ -39,6 +39,7 @@ def collect(world: World, distribution: Distribution) -> Iterable[Observation]:
     reference, data = world.config_map("ovn-config", "ovn-kubernetes")
     yield from asking.claim("services", data.get("svc_cidr"), obs.RUNNING, "ovn-config", reference, "svc_cidr")
     yield from kubeadm(world, "services", "serviceSubnet", "")
+    yield from cluster_api(world, "services", "")
 
 
 def anchors(world: World) -> tuple[Network, ...]:
@@ -47,6 +48,7 @@ def anchors(world: World) -> tuple[Network, ...]:
 
 
 def observed(world: World) -> tuple[Network, ...]:
-    """ClusterIPs in use."""
-    words = [*world.cluster_ips, *items(at(world.kubernetes, "spec", "clusterIPs")), at(world.kubernetes, "spec", "clusterIP")]
+    """ClusterIPs in use: those that Services have, and those that the allocator has handed out."""
+    own = [*items(at(world.kubernetes, "spec", "clusterIPs")), at(world.kubernetes, "spec", "clusterIP")]
+    words = [*world.cluster_ips, *world.ip_addresses, *own]
     return obs.hosts(word for word in words if word != "None")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .observations import Asking, at, items, labels_of, mapping, strings, text
+from .reader import Trim
 
 Object = dict[str, Any]
 
@@ -41,6 +42,8 @@ OPTIONAL = {
     "ciliumpools": ("cilium.io/v2alpha1", "CiliumPodIPPool"),
     "antreapools": ("crd.antrea.io/v1beta1", "IPPool"),
     "openshift": ("config.openshift.io/v1", "Network"),
+    "clusters": ("cluster.x-k8s.io/v1beta2", "Cluster"),
+    "clusters-beta1": ("cluster.x-k8s.io/v1beta1", "Cluster"),
 }
 POLICY_APIS = (
     ("networking.k8s.io/v1", "NetworkPolicy"),
@@ -70,6 +73,7 @@ class World:
     pod_ips: list[str] = field(default_factory=list)
     daemonsets: list[Object] = field(default_factory=list)
     service_cidrs: list[Object] = field(default_factory=list)
+    ip_addresses: list[str] = field(default_factory=list)  # allocated to Services
     kubernetes: Object = field(default_factory=dict)
     kubernetes_slices: list[Object] = field(default_factory=list)
     dns_slices: dict[tuple[str, str], list[Object]] = field(default_factory=dict)
@@ -119,12 +123,9 @@ def look(asking: Asking) -> World:
     world.kubernetes = asking.get("v1", "Service", "kubernetes", "default")
     of_kubernetes = "kubernetes.io/service-name=kubernetes"
     world.kubernetes_slices = asking.list("discovery.k8s.io/v1", "EndpointSlice", "default", of_kubernetes)
-    for version in ("v1", "v1beta1"):
-        api_version = f"networking.k8s.io/{version}"
-        if world.serves(api_version) is not False and not world.service_cidrs and world.state("ServiceCIDR") != "forbidden":
-            world.service_cidrs = asking.list(api_version, "ServiceCIDR")
-    if not world.state("ServiceCIDR"):
-        asking.notes.permissions["ServiceCIDR"] = "absent"
+    world.kubernetes_slices = world.kubernetes_slices or _endpoints(world, "kubernetes", "default")
+    world.service_cidrs = _networking(world, "ServiceCIDR")
+    _networking(world, "IPAddress", lambda item: world.ip_addresses.append(text(at(item, "metadata", "name"))))
     _config(world)
     for key, (api_version, kind) in OPTIONAL.items():
         world.optional[key] = []
@@ -135,6 +136,32 @@ def look(asking: Asking) -> World:
             asking.notes.permissions[f"{kind} {api_version}"] = asking.notes.permissions.pop(kind)
             world.optional[key] = asked
     return world
+
+
+def _networking(world: World, kind: str, trim: Trim | None = None) -> list[Object]:
+    """Objects of a kind that was beta before Kubernetes 1.33."""
+    found: list[Object] = []
+    for version in ("v1", "v1beta1"):
+        api_version = f"networking.k8s.io/{version}"
+        if world.serves(api_version) is not False and world.state(kind) not in ("ok", "forbidden"):
+            found = world.asking.list(api_version, kind, trim=trim)
+    if not world.state(kind):
+        world.asking.notes.permissions[kind] = "absent"
+    return found
+
+
+def _endpoints(world: World, name: str, namespace: str) -> list[Object]:
+    """The older form of a Service's EndpointSlices, where those may not be read."""
+    if world.state(f"EndpointSlice {namespace}") == "ok":
+        return []
+    found = world.asking.get("v1", "Endpoints", name, namespace)
+    return [
+        {
+            "endpoints": [{"addresses": [text(at(entry, "ip"))]} for entry in items(at(subset, "addresses"))],
+            "ports": items(at(subset, "ports")),
+        }
+        for subset in items(at(found, "subsets"))
+    ]
 
 
 def optional_state(world: World, key: str) -> str:
@@ -191,7 +218,8 @@ def _services(world: World) -> None:
         if namespace and name:
             selector = f"kubernetes.io/service-name={name}"
             slices = world.asking.list("discovery.k8s.io/v1", "EndpointSlice", namespace, selector)
-            world.dns_slices[(namespace, name)] = [item for item in slices if labels_of(item).get(selector.split("=")[0]) == name]
+            kept = [item for item in slices if labels_of(item).get(selector.split("=")[0]) == name]
+            world.dns_slices[(namespace, name)] = kept or _endpoints(world, name, namespace)
 
 
 def _pods(world: World) -> None:

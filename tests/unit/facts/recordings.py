@@ -267,7 +267,7 @@ class Cluster:
             return []
         group, _, version = api_version.rpartition("/")
         there = [item for item in self.objects if item["kind"] == kind and item["apiVersion"] == api_version]
-        if not there and kind == "ServiceCIDR":
+        if not there and kind in ("ServiceCIDR", "IPAddress"):
             raise Absent(f"{kind}: not served")
         if group and version not in self._served().get(group, set()):
             raise Absent(f"{kind}: not served")
