@@ -176,7 +176,7 @@ def kubeadm(world: World, about: str, key: str, mechanism: str) -> Iterable[Obse
 
 
 def cluster_api(world: World, about: str, mechanism: str) -> Iterable[Observation]:
-    """The Cluster API's record, in a cluster that manages itself: its Cluster is the one with its endpoint, the rest are others'."""
+    """The Cluster API's record, in a cluster that manages itself: its Cluster is the one with its endpoint."""
     reference, data = world.config_map("kubeadm-config")
     endpoint = text(at(document(world, reference, data.get("ClusterConfiguration")), "controlPlaneEndpoint"))
     own = {endpoint.rpartition(":")[0].strip("[]")} | {
