@@ -118,7 +118,7 @@ class Lab:
     def pods(self, selector: str = "") -> list[dict[str, Any]]:
         return self.cluster.list("v1", "Pod", self.namespace, label_selector=selector)
 
-    def until(self, true: Callable[[], Any], seconds: float = 30, what: str = "") -> Any:
+    def until(self, true: Callable[[], Any], seconds: float = 120, what: str = "") -> Any:
         end = time.monotonic() + seconds
         while True:
             found = true()

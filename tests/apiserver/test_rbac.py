@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import site_modules
 import yaml
 from test_site import Home
 
@@ -73,21 +75,56 @@ def test_reading_is_enough_for_facts(server: Any, tmp_path: Path) -> None:
     assert "forbidden" not in facts["permissions"].values()
 
 
-#: (resource, verb) of the writing role whose absence must be named
-NAMED = [
-    ("networkpolicies", "patch"),
-    ("validatingadmissionpolicies", "create"),
-    ("secrets", "create"),
-    ("deployments", "patch"),
+ADMISSION = "admissionregistration.k8s.io"
+#: (group, resource, verb): what a first run needs, and what a removal needs, beside reading.
+CONVERGE = [
+    *[("", resource, verb) for resource in ("namespaces", "secrets", "configmaps", "services") for verb in ("create", "patch")],
+    ("", "pods", "create"),
+    ("apps", "deployments", "create"),
+    ("apps", "deployments", "patch"),
+    ("apps", "statefulsets", "patch"),
+    ("networking.k8s.io", "networkpolicies", "create"),
+    ("networking.k8s.io", "networkpolicies", "patch"),
+    *[
+        (ADMISSION, resource, verb)
+        for resource in ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+        for verb in ("create", "patch")
+    ],
+    ("", "secrets", "list"),
+    ("apps", "deployments", "list"),
+    ("apps", "statefulsets", "list"),
+    ("networking.k8s.io", "networkpolicies", "list"),
 ]
+REMOVE = [
+    *[("", resource, "delete") for resource in ("namespaces", "secrets", "configmaps", "services")],
+    ("apps", "deployments", "delete"),
+    ("networking.k8s.io", "networkpolicies", "delete"),
+    (ADMISSION, "validatingadmissionpolicies", "delete"),
+    (ADMISSION, "validatingadmissionpolicybindings", "delete"),
+]
+ROWS = [("present", *row) for row in CONVERGE] + [("absent", *row) for row in REMOVE]
+RIGHT = re.compile(r'apiGroups \["([^"]*)"\], resources \["([^"]*)"\], verbs \["([^"]*)"\]')
 
 
-@pytest.mark.parametrize(("resource", "verb"), NAMED, ids=[f"{verb} {resource}" for resource, verb in NAMED])
-def test_a_missing_right_is_named(server: Any, tmp_path: Path, resource: str, verb: str) -> None:
+@pytest.mark.parametrize(("state", "group", "resource", "verb"), ROWS, ids=["-".join(filter(None, row)) for row in ROWS])
+def test_each_right_is_needed_and_named(server: Any, tmp_path: Path, state: str, group: str, resource: str, verb: str) -> None:
+    """With one right less the run stops, and its message names that right and no other."""
     home = Home(server, tmp_path)
-    kubeconfig = account(server, f"less-{resource}-{verb}-{os.getpid()}", READ, without(WRITE, resource, verb))
+    home.variables["kubeconfig"] = str(server.kubeconfig)
+    name = f"less-{home.instance}"
+    less = {**home.variables, "kubeconfig": str(account(server, name, *(without(role, resource, verb) for role in (READ, WRITE))))}
+    if state == "absent":
+        site_modules.run(home.variables)
+    with pytest.raises(AssertionError) as stopped:
+        site_modules.run(less, state)
+    assert set(RIGHT.findall(str(stopped.value))) == {(group, resource, verb)}, str(stopped.value)
+    site_modules.run(home.variables, "absent")
+
+
+def test_the_playbook_names_a_missing_right(server: Any, tmp_path: Path) -> None:
+    home = Home(server, tmp_path)
+    kubeconfig = account(server, f"less-{home.instance}", READ, without(WRITE, "networkpolicies", "patch"))
     play = server.playbook("homelab.netguard.site", home.variables, kubeconfig=kubeconfig, folder=tmp_path)
     assert not play.ok
-    assert resource in play.output
-    assert verb in play.output
+    assert 'resources [\\"networkpolicies\\"], verbs [\\"patch\\"]' in play.output, play.output
     home.play("remove")

@@ -273,6 +273,10 @@ class ControlPlane:
             raise RuntimeError(f"kubectl {' '.join(words)}: {done.stderr}")
         return done.stdout + done.stderr
 
+    def pid(self, name: str) -> int:
+        """Process id of one of its programs. Raises StopIteration for one that was not started."""
+        return next(process.pid for known, process in self._processes if known == name)
+
     def _run(self, name: str, *words: str) -> None:
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from .._cluster.converge import Action
+from .._cluster.transport import missing_right
 from .._errors import NetguardError
 from .._manifests import admission, names
 from .._manifests.client_edges import ClientEdges
@@ -20,11 +21,29 @@ from .._manifests.model import Key, Live, Manifest, Patch
 from .._manifests.workloads import template_of, workload
 from .._module import Context
 
-#: A fresh policy and binding take 0.6 to 0.8 s to be in force (measured), some seconds where a hundred are written at once.
+#: A fresh policy and binding take 0.6 to 0.8 s to be in force (measured). Where a thousand are written at once it takes minutes
+#: on a small server, but some come into force every few seconds: patience counts from the last of them.
 PATIENCE = 60.0
 PAUSE = 0.2
+#: What a pause grows to: each attempt costs the server an evaluation of every policy of the namespace.
+LONG_PAUSE = 2.0
 
 Answer = tuple[int, str]
+
+
+class Patience:
+    """How long to go on trying; for everything that is proven side by side together. Each success renews it."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = PATIENCE if seconds is None else seconds
+        self.renew()
+
+    def renew(self) -> None:
+        self.end = time.monotonic() + self.seconds
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() > self.end
 
 
 def prove(
@@ -38,16 +57,15 @@ def prove(
     kinds = (admission.POLICY, admission.BINDING)
     fresh = {action.key.name for action in written if action.key.kind in kinds}
     tried = [edges for edges in found if admission.client_name(context.topology, edges.app) in fresh] or list(found[:1])
-    deadline = time.monotonic() + PATIENCE
-    for edges in tried:
-        prove_client(context, live, edges, images, deadline)
+    patience = Patience()
+    context.online.parallel(lambda edges: prove_client(context, live, edges, images, patience), tried)
     if tried and admission.protection_name(context.topology) in fresh:
-        _prove_protection(context, tried[0], deadline)
+        _prove_protection(context, tried[0], patience)
     return [edges.app.key for edges in tried]
 
 
 def prove_client(
-    context: Context, live: Live, edges: ClientEdges, images: Images | None = None, deadline: float | None = None
+    context: Context, live: Live, edges: ClientEdges, images: Images | None = None, patience: Patience | None = None
 ) -> None:
     """Waits until a dry-run pod without the guard is refused by this client's policy, and one with it is not.
 
@@ -56,16 +74,16 @@ def prove_client(
     The second part matters when a policy was changed: its former version refuses the bad pod just as well, and the new guard
     too.
     """
-    prove_refused(context, live, edges, deadline)
+    prove_refused(context, live, edges, patience)
     name = admission.client_name(context.topology, edges.app)
     good = admission.good_pod(context.topology, context.facts(), edges, live, images)
-    answer = wait_until(lambda: context.online.dry_run("CREATE", good), lambda status, text: name not in text, deadline)
+    answer = wait_until(lambda: context.online.dry_run("CREATE", good), lambda status, text: name not in text, patience)
     if answer:
         raise NetguardError(f"admission of {edges.app.key} still refuses the guard itself: {answer}. Nothing was injected")
     taking = _guard_taken(edges, live)
     if taking is not None:
         answer = wait_until(
-            lambda: context.online.dry_run_patch(taking), lambda status, text: status == 403 and name in text, deadline
+            lambda: context.online.dry_run_patch(taking), lambda status, text: status == 403 and name in text, patience
         )
         if answer:
             raise NetguardError(
@@ -74,11 +92,11 @@ def prove_client(
             )
 
 
-def prove_refused(context: Context, live: Live, edges: ClientEdges, deadline: float | None = None) -> None:
+def prove_refused(context: Context, live: Live, edges: ClientEdges, patience: Patience | None = None) -> None:
     """The first part of it: waits until a dry-run pod without the guard is refused by this client's policy."""
     name, bad = admission.client_name(context.topology, edges.app), admission.bad_pod(edges, live)
     answer = wait_until(
-        lambda: context.online.dry_run("CREATE", bad), lambda status, text: status == 403 and name in text, deadline
+        lambda: context.online.dry_run("CREATE", bad), lambda status, text: status == 403 and name in text, patience
     )
     if answer:
         raise NetguardError(
@@ -96,7 +114,7 @@ def _guard_taken(edges: ClientEdges, live: Live) -> Patch | None:
     return Patch(Key.of(found), {"spec": {"jobTemplate": {"spec": pod}} if edges.app.kind == "CronJob" else pod})
 
 
-def _prove_protection(context: Context, edges: ClientEdges, deadline: float) -> None:
+def _prove_protection(context: Context, edges: ClientEdges, patience: Patience) -> None:
     policy: Manifest = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -104,7 +122,7 @@ def _prove_protection(context: Context, edges: ClientEdges, deadline: float) -> 
     }
     name = admission.protection_name(context.topology)
     answer = wait_until(
-        lambda: context.online.dry_run("DELETE", policy), lambda status, text: status == 403 and name in text, deadline
+        lambda: context.online.dry_run("DELETE", policy), lambda status, text: status == 403 and name in text, patience
     )
     if answer:
         raise NetguardError(
@@ -123,15 +141,19 @@ def accepted(context: Context, pod: Manifest) -> None:
         raise NetguardError(f"admission still refuses pods without the guard: {answer}. Their workload was left as it is")
 
 
-def wait_until(attempt: Callable[[], Answer], good: Callable[[int, str], bool], deadline: float | None = None) -> str:
+def wait_until(attempt: Callable[[], Answer], good: Callable[[int, str], bool], patience: Patience | None = None) -> str:
     """Empty once an answer is good; the last answer when time is up."""
-    end = time.monotonic() + PATIENCE if deadline is None else deadline
+    patience = patience or Patience()
+    pause = PAUSE
     while True:
         status, text = attempt()
         if good(status, text):
+            patience.renew()
             return ""
         if status == 403 and " cannot " in text and "ValidatingAdmissionPolicy" not in text and "cannot create resource" in text:
-            raise NetguardError(f"the proof is a dry run and needs its right all the same: {text}. docs/rbac.md has the roles")
-        if time.monotonic() > end:
+            right = missing_right(text) or f"{text}. docs/rbac.md has the roles"
+            raise NetguardError(f"the proof is a dry run and needs its right all the same: {right}")
+        if patience.over:
             return f"{status}: {text}" if text else str(status)
-        time.sleep(PAUSE)
+        time.sleep(pause)
+        pause = min(LONG_PAUSE, pause * 1.3)
