@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.images import Images
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import Key
 from ansible_collections.homelab.netguard.plugins.module_utils._operations import killswitch
 from killswitch_lab import APPLY, MERGE, Lab, Refused, opened
 
@@ -226,6 +227,34 @@ def test_debug_containers(lab: Lab, context: Any, refused: bool) -> None:
             lab.patch("Pod", name, body, subresource="ephemeralcontainers")
     else:
         lab.patch("Pod", name, body, subresource="ephemeralcontainers")
+
+
+def test_what_the_guard_reads_is_ours_to_write(lab: Lab) -> None:
+    """Settings that let everything out would open the guard of the next pod that starts."""
+    closed(lab)
+
+    def config(name: str, part: str) -> dict[str, Any]:
+        labels = {"homelab.netguard/instance": lab.instance, "homelab.netguard/part": part}
+        meta = {"name": name, "namespace": lab.namespace, "labels": labels}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"settings": "closed"}}
+
+    lab.create(config("netguard-client-qbit", "client"))
+    lab.create(config("gateway", "gateway"))
+    opened = {"data": {"settings": "open"}}
+    for change, said in (
+        (opened, "cannot be changed"),
+        ({"binaryData": {"settings2": "eA=="}}, "cannot be changed"),
+        ({"metadata": {"labels": {"homelab.netguard/part": None}}}, "labels cannot be taken off"),
+    ):
+        with pytest.raises(Refused, match=said):
+            lab.patch("ConfigMap", "netguard-client-qbit", change, how=MERGE)
+    with pytest.raises(Refused, match="cannot be deleted"):
+        lab.send("DELETE", lab.path("ConfigMap", "netguard-client-qbit"))
+    lab.patch("ConfigMap", "netguard-client-qbit", {"metadata": {"annotations": {"note": "x"}}}, how=MERGE)
+    lab.patch("ConfigMap", "netguard-client-qbit", opened, how=MERGE, manager="homelab.netguard")
+    lab.patch("ConfigMap", "gateway", opened, how=MERGE)
+    assert lab.cluster.delete(Key("v1", "ConfigMap", lab.namespace, "netguard-client-qbit"))
+    assert lab.get("v1", "ConfigMap", "netguard-client-qbit") is None
 
 
 def test_policies_survive_a_delete_of_all(lab: Lab) -> None:

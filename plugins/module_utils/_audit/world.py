@@ -306,6 +306,8 @@ def _planned(
     roles = [("ingress controller", topology.platform.ingress), ("prometheus", topology.platform.prometheus)]
     if facts.dns.namespace and facts.dns.pod_labels:
         roles.append(("dns", Selector(facts.dns.namespace, facts.dns.pod_labels)))
+    operators = {(app.operator.name, app.operator.selector.namespace): app.operator for app in topology.apps if app.operator}
+    roles += [(f"operator {operator.name}", operator.selector) for operator in operators.values()]
     known = {(app.namespace, tuple(sorted((app.pods or {}).items()))) for app in topology.apps if app.key not in seen}
     for name, role in roles:
         if role is None or not role.namespace or _there(role, live, known):

@@ -38,8 +38,8 @@ PART = "admission"
 SINCE = (1, 30)
 #: On a client's admission policy: fingerprints of the guards that it accepts, for the next run.
 GUARDS = PREFIX + "guards"
-#: Parts whose network policies are protected.
-PROTECTED_PARTS = ("gateway", "killswitch")
+#: Parts whose network policies are protected, and that of the ConfigMaps with what the guard reads.
+PROTECTED_PARTS = ("gateway", "killswitch", "client")
 
 _RESOURCES = {
     "Deployment": ("apps", "deployments"),
@@ -204,13 +204,18 @@ def client_policy(topology: Topology, facts: Facts, live: Live, edges: ClientEdg
 
 
 def protection(topology: Topology, dialects: Iterable[str] = ()) -> Manifest:
-    """Refuses deletion, relabelling and change of the network policies that hold clients and gateways."""
+    """Refuses deletion, relabelling and change of the network policies that hold clients and gateways, and of the ConfigMaps
+    that guards read.
+
+    Whoever may edit a ConfigMap could open the guard of the next pod that starts; where the CNI enforces nothing, no other
+    layer stands behind it.
+    """
     name = protection_name(topology)
     out = (
         f"homelab.netguard (instance {topology.instance}) writes it: change the lists and run the site playbook."
         f" To take it over: kubectl annotate <kind> <name> {RELEASE}=true, and do it again"
     )
-    resources = {"networking.k8s.io": ["networkpolicies"]}
+    resources = {"": ["configmaps"], "networking.k8s.io": ["networkpolicies"]}
     if "calico" in dialects:
         for api in (CALICO_V1, CALICO_V3):
             resources[api.split("/")[0]] = ["globalnetworkpolicies", "tiers"]
@@ -237,7 +242,15 @@ def protection(topology: Topology, dialects: Iterable[str] = ()) -> Manifest:
                     for group, kinds in sorted(resources.items())
                 ],
             },
+            "matchConditions": [
+                {
+                    "name": "not-a-gateway-s-settings",
+                    "expression": f"request.resource.resource != 'configmaps' || ({_of_client('object')})"
+                    f" || ({_of_client('oldObject')})",
+                }
+            ],
             "variables": [
+                {"name": "same", "expression": _SAME},
                 {"name": "ours", "expression": f"dyn(request.options).?fieldManager.orValue('') == {cel.text(MANAGER)}"},
                 {
                     "name": "released",
@@ -251,22 +264,34 @@ def protection(topology: Topology, dialects: Iterable[str] = ()) -> Manifest:
             "validations": [
                 _validation(
                     "request.operation != 'DELETE' || variables.released || variables.leaving",
-                    f"This policy holds VPN traffic closed and cannot be deleted. {out}",
+                    f"This object holds VPN traffic closed and cannot be deleted. {out}",
                 ),
                 _validation(
-                    "request.operation != 'UPDATE' || variables.ours || variables.released"
-                    " || dyn(object).spec == dyn(oldObject).spec",
-                    f"This policy holds VPN traffic closed and its spec cannot be changed. {out}",
+                    "request.operation != 'UPDATE' || variables.ours || variables.released || variables.same",
+                    f"This object holds VPN traffic closed and its spec cannot be changed (the data of a ConfigMap). {out}",
                 ),
                 _validation(
                     "request.operation != 'UPDATE' || variables.ours || variables.released ||"
                     f" oldObject.metadata.labels.all(k, !k.startsWith({cel.text(PREFIX)}) || (has(object.metadata.labels)"
                     " && k in object.metadata.labels && object.metadata.labels[k] == oldObject.metadata.labels[k]))",
-                    f"This policy holds VPN traffic closed and its labels cannot be taken off. {out}",
+                    f"This object holds VPN traffic closed and its labels cannot be taken off. {out}",
                 ),
             ],
         },
     }
+
+
+#: Whether an update leaves what counts as it is: the spec of a policy, the content of a ConfigMap.
+_SAME = "request.resource.resource == 'configmaps' ? ({}) : dyn(object).spec == dyn(oldObject).spec".format(
+    " && ".join(f"dyn(object).?{key}.orValue({{}}) == dyn(oldObject).?{key}.orValue({{}})" for key in ("data", "binaryData"))
+)
+
+
+def _of_client(subject: str) -> str:
+    """Whether an object (of the request) is labelled as a client's."""
+    labels = f"{subject}.metadata.labels"
+    key = cel.text(LABEL_PART)
+    return f"{subject} != null && has({labels}) && {key} in {labels} && {labels}[{key}] == 'client'"
 
 
 def bad_pod(edges: ClientEdges, live: Live) -> Manifest:

@@ -75,10 +75,10 @@ def test_the_protection_names_the_kinds_that_are_written() -> None:
         rules = admission.protection(SHAPE, dialects)["spec"]["matchConstraints"]["resourceRules"]
         return [rule["apiGroups"][0] for rule in rules]
 
-    assert groups() == ["networking.k8s.io"]
-    assert groups("calico") == ["crd.projectcalico.org", "networking.k8s.io", "projectcalico.org"]
-    assert groups("cilium") == ["cilium.io", "networking.k8s.io"]
-    assert groups("clusternetworkpolicy") == ["networking.k8s.io", "policy.networking.k8s.io"]
+    assert groups() == ["", "networking.k8s.io"], "the core group is there for ConfigMaps"
+    assert groups("calico") == ["", "crd.projectcalico.org", "networking.k8s.io", "projectcalico.org"]
+    assert groups("cilium") == ["", "cilium.io", "networking.k8s.io"]
+    assert groups("clusternetworkpolicy") == ["", "networking.k8s.io", "policy.networking.k8s.io"]
 
 
 def test_a_pod_for_the_proof_carries_the_templates_labels_without_ours() -> None:
