@@ -186,8 +186,8 @@ class Engine:
         for _place, policies in stages:
             passed = Region()
             for policy, rule in self.ordered(policies, direction):
-                wide = rule_region(rule, named, maybe=True)
-                narrow = rule_region(rule, named, maybe=False) if policy.certain else Region()
+                wide = rule_region(rule, named, maybe=True, own_ports=direction == INGRESS)
+                narrow = rule_region(rule, named, maybe=False, own_ports=direction == INGRESS) if policy.certain else Region()
                 uncertain |= narrow != wide
                 if rule.action == ALLOW:
                     opened = opened | (wide if here is everything else here & wide)
@@ -215,8 +215,8 @@ class Engine:
         for _place, policies in stages:
             passed = Region()
             for policy, rule in self.ordered(policies, direction):
-                wide = rule_region(rule, named, maybe=True)
-                narrow = rule_region(rule, named, maybe=False) if policy.certain else Region()
+                wide = rule_region(rule, named, maybe=True, own_ports=direction == INGRESS)
+                narrow = rule_region(rule, named, maybe=False, own_ports=direction == INGRESS) if policy.certain else Region()
                 if rule.action == DENY:
                     closed = closed | (here & wide)
                 elif rule.action == PASS:

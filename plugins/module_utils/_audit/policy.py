@@ -132,8 +132,11 @@ class Problem:
     rejected: bool = False
 
 
-def rule_region(rule: Rule, named: Mapping[tuple[str, str], Mapping[int, int]], *, maybe: bool) -> Region:
-    """The rectangles of a rule. `named`: by (protocol, name) the pods (bits) per port number on the destination's side."""
+def rule_region(rule: Rule, named: Mapping[tuple[str, str], Mapping[int, int]], *, maybe: bool, own_ports: bool = False) -> Region:
+    """The rectangles of a rule. `named`: by (protocol, name) the pods (bits) per port number on the destination's side.
+
+    `own_ports`: the destination is the subject itself (ingress), so that a named port is also one towards addresses outside.
+    """
     peers = rule.peers
     pods, addresses = (peers.pods_maybe, peers.addresses_maybe) if maybe else (peers.pods, peers.addresses)
     if rule.doubtful_ports and not maybe:
@@ -143,5 +146,8 @@ def rule_region(rule: Rule, named: Mapping[tuple[str, str], Mapping[int, int]], 
         for number, mask in named.get((protocol, name), {}).items():
             if mask & pods:
                 parts.append((mask & pods, Ports.one(protocol, number)))
-    outside = ((addresses, rule.ports),) if addresses and rule.ports else ()
-    return Region(tuple(parts), outside)
+    outside = [(addresses, rule.ports)] if addresses and rule.ports else []
+    if own_ports and addresses:
+        for protocol, name in rule.named:
+            outside += [(addresses, Ports.one(protocol, number)) for number in named.get((protocol, name), {})]
+    return Region(tuple(parts), tuple(outside))

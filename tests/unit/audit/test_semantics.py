@@ -541,6 +541,16 @@ def test_languages(name: str) -> None:
         assert ask(found, source, destination, port) == wanted, (source, destination, port)
 
 
+def test_17_a_named_port_of_ones_own_is_open_to_addresses_outside() -> None:
+    """It resolves on the destination, which on ingress is the subject; towards addresses it names nothing."""
+    pods = deployment("one", ip="10.42.0.1", ports=[("web", 8080)])
+    inward = policy("p", policyTypes=["Ingress"], ingress=[{"ports": [{"port": "web"}]}])
+    outward = policy("q", policyTypes=["Egress"], egress=[{"ports": [{"port": "web"}]}])
+    assert ask(engine([*pods, inward]), "1.1.1.1", "a/one", "8080/tcp") == YES
+    assert ask(engine([*pods, inward]), "1.1.1.1", "a/one", "8081/tcp") == NO
+    assert ask(engine([*pods, outward]), "a/one", "1.1.1.1", "8080/tcp") == NO
+
+
 def test_in_the_mesh_15008_is_every_port() -> None:
     mesh = {"istio.io/dataplane-mode": "ambient"}
     hbone = policy("p", podSelector=ONE, policyTypes=["Ingress"], ingress=[{"from": [FAR], "ports": [{"port": 15008}]}])
