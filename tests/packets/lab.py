@@ -152,7 +152,7 @@ class Lab:
         for address in (HOST6, RESOLVER6):
             self.run("inet", f"ip -6 addr add {address}/64 dev wan nodad")
         for name, last in (("home", 1), ("vpn", 2)):
-            self._link("inet", f"to-{name}", name, "wan")
+            self.link("inet", f"to-{name}", name, "wan")
             self.run("inet", f"ip link set to-{name} master wan")
             self.run(name, f"ip addr add 203.0.113.{last}/26 dev wan")
             self.run(name, f"ip -6 addr add 2001:db8:ff::{last}/64 dev wan nodad")
@@ -163,7 +163,7 @@ class Lab:
         self.run("home", "iptables -t nat -A POSTROUTING -o wan -j MASQUERADE")
         self.run("inet", "ip -6 route add 2001:db8::/33 via 2001:db8:ff::1")
         for index, (node, (v4, v6)) in enumerate(NODES.items()):
-            self._link("home", f"to-{node}", node, "eth0")
+            self.link("home", f"to-{node}", node, "eth0")
             self.run("home", f"ip link set to-{node} master lan")
             self.run(node, f"ip addr add {v4}/25 dev eth0")
             self.run(node, f"ip -6 addr add {v6}/64 dev eth0 nodad")
@@ -197,7 +197,7 @@ class Lab:
         for setting in ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.rp_filter=0"):
             self.exec(name, "sysctl", "-qw", setting)
 
-    def _link(self, one: str, one_name: str, other: str, other_name: str) -> None:
+    def link(self, one: str, one_name: str, other: str, other_name: str) -> None:
         sh(f"ip link add {one_name} netns {one} type veth peer name {other_name} netns {other}".split())
         for where, name in ((one, one_name), (other, other_name)):
             self.run(where, f"ip link set {name} up")
@@ -223,7 +223,7 @@ class Lab:
         self.exec(name, "sysctl", "-qw", "net.ipv4.ip_forward=0")
         self.exec(name, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
         veth = f"v-{name}"[:15]
-        self._link(node, veth, name, "eth0")
+        self.link(node, veth, name, "eth0")
         pod = Pod(name, node, f"198.51.100.{last}", f"2001:db8:{'a' if node == 'node1' else 'b'}::{last:x}", veth)
         router, router6 = self._router(node), self._router6(node)
         if self.profile == "flannel":

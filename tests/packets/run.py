@@ -68,13 +68,21 @@ def main() -> int:
         "--propagation",
         "private",
     ]
-    if os.geteuid() != 0:
-        unshare[1:1] = ["--user", "--map-root-user"]
+    if os.geteuid() != 0:  # a range of ids, since the sidecar has a group of its own and the resolver a user
+        unshare[1:1] = ["--user", "--map-root-user", "--map-auto"]
     if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        plain = subprocess.run(["unshare", "--user", "--map-root-user", "--net", "true"], capture_output=True).returncode == 0
         print(
-            "packets: needs root, or user namespaces (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces)",
+            "packets: not as root, and user namespaces map one id alone here: needs util-linux 2.38 or later, newuidmap (Debian: "
+            "apt-get install uidmap) and a range for this user in /etc/subuid and /etc/subgid"
+            if plain
+            else "packets: needs root, or user namespaces (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces, "
+            "kernel.apparmor_restrict_unprivileged_userns)",
             file=sys.stderr,
         )
+        return 1
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        print("packets: /dev/net/tun cannot be opened by this user: the VPN's processes need it (modprobe tun)", file=sys.stderr)
         return 1
     if not os.environ.get("NETGUARD_WIREGUARD"):
         try:  # here, since inside there is no network to build it with

@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 import pytest
 
+from . import frames
 from .conftest import EVIDENCE, Stage
 from .home import WG_PORT, Seen
-from .lab import PATIENCE, wait_for
+from .lab import HOST, PATIENCE, wait_for
 
 
 @pytest.mark.everywhere
@@ -70,6 +71,41 @@ def test_c1_connected(stage: Stage) -> None:
         lambda seen: [kind for kind in kinds if seen.alive(kind) < 5] + ["by the VPN"] * (seen.by_vpn <= 20),
     )
     stage.closed("C1", "connected", seen)
+
+
+def test_the_gateways_own_rules(connected: Stage) -> None:
+    """What is promised of a gateway that works, and what its own processes may do when the VPN does not."""
+    stage, home = connected, connected.home
+    assert home.gateway is not None
+    name = home.gateway.name
+    forward = [line for line in stage.lab.run(name, "iptables -S").splitlines() if "FORWARD" in line]
+    assert "-P FORWARD DROP" in forward
+    accepts = [line for line in forward if line.endswith("-j ACCEPT")]
+    assert accepts
+    assert all(("-i vxlan0 -o tun0" in line) or ("-i tun0 -o vxlan0" in line) for line in accepts), accepts
+    assert not [line for line in forward if "eth0" in line]
+    found = {line.split(":")[0] for line in stage.lab.run(name, "ip rule").splitlines()}
+    assert found >= {"98", "99", "100", "101"}, found
+    home.kill_gluetun()
+    home.silent(stage.c1)
+    out = home.child(name, frames.Sender)
+    home.clear()
+    assert not out.call("connects", HOST, 4243, "", 0.5)
+    stage.closed("F4", "VPN process gone: a process of the gateway's pod tries the internet", home.look())
+    home.drop(out)
+
+
+def test_f1_gluetun_has_not_started(connected: Stage) -> None:
+    """The gateway's pod is there, Gluetun is not yet: nothing that comes by the overlay leaves by eth0."""
+    stage, home = connected, connected.home
+    home.gateway_down()
+    home.gateway_up(gluetun=False)
+    wait_for("the overlay opens", lambda: "default" in stage.lab.run("c1", "ip route show default dev vxlan0"))
+    seen = home.watch(2.0)
+    stage.closed("F1", "the overlay is open, Gluetun has not started", seen)
+    assert seen.quiet, seen.answers
+    home.gluetun()
+    stage.closed("F1", "Gluetun starts", home.look(), recover=home.back(stage.c1))
 
 
 @pytest.mark.everywhere

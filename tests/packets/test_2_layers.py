@@ -68,6 +68,7 @@ def test_f9_guard_repairs_itself(connected: Stage) -> None:
 def test_f9_the_first_container_again(connected: Stage) -> None:
     """It closes the pod behind the back of a sidecar that is closed itself, and knows its gateway: the sidecar must see it."""
     stage, home = connected, connected.home
+    home.clear()
     lost = f"chain f {{ type filter hook forward priority 0; udp dport {PORT} drop; }}"
     stage.lab.nft("node2", f"table inet lost\ndelete table inet lost\ntable inet lost {{ {lost} }}")
     wait_for("the overlay closes", lambda: "default" not in stage.lab.run("c1", "ip route show default dev vxlan0"))

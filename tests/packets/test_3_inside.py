@@ -172,6 +172,37 @@ def test_i3_another_clients_address(connected: Stage) -> None:
     home.drop(out)
 
 
+def test_c2_a_second_interface(connected: Stage) -> None:
+    """A secondary network with a default route of its own, also in a table of its own: gone, and closed to bound sockets."""
+    stage, home = connected, connected.home
+    pod = home.client_pod("multi", 15)
+    stage.lab.link("home", "to-multi", "multi", "net1")
+    stage.lab.run("home", "ip link set to-multi master lan")
+    for command in (
+        "ip addr add 192.0.2.50/25 dev net1",
+        "ip route add default via 192.0.2.1 dev net1 metric 5",
+        "ip route add default via 192.0.2.1 dev net1 table 100",
+        "ip rule add from 192.0.2.50 lookup 100",
+    ):
+        stage.lab.run("multi", command)
+    out = home.child("multi", frames.Sender)
+    wait_for("the control: an answer by net1", lambda: out.call("datagram", HOST, 4242, MARKER, 0, "net1") != "")
+    home.known(stage.c1, pod)
+    stage.lab.client_up(pod)
+    wait_for("ready", lambda: stage.lab.client_ready(pod), pause=0.1)
+    home.clear()
+    for interface in ("net1", "eth0"):
+        assert out.call("datagram", HOST, 4242, MARKER, 0, interface) in ("PermissionError", "OSError"), interface
+        assert not out.call("connects", HOST, 4243, interface, 0.3), interface
+    assert out.call("connects", HOST, 4243, "", 20), "the tunnel"
+    stage.closed("C2", "a second interface with default routes of its own", home.look())
+    routes = stage.lab.run("multi", "ip route show table all").splitlines()
+    assert [line for line in routes if line.startswith("default") and "table 4753" not in line and "dev vxlan0" not in line] == []
+    home.drop(out)
+    home.remove(pod)
+    home.known(stage.c1)
+
+
 def test_e1_flows_from_before(connected: Stage) -> None:
     """Flows opened before the guard, untracked, with a server that never stops sending: cut, nothing more from the pod."""
     stage, home = connected, connected.home
@@ -218,6 +249,10 @@ def test_m1_path_mtu(connected: Stage) -> None:
 def test_route_to_the_other_node_missing(connected: Stage) -> None:
     """After a node's start the routes to other nodes' pods may be missing for a while: frames would take the default route."""
     stage, home = connected, connected.home
+    # a server that never stops sending to the client, whatever the client does
+    server = home.child("inet", lambda: frames.Chatter(HOST, 7778))
+    talker = home.child("c1", lambda: frames.Talker(HOST, 7778))
+    wait_for("the server's flow runs", lambda: talker.call("received") > 10)
     home.clear()
     stage.lab.node_routes("del")
     stage.lab.exec("node1", "conntrack", "-F", check=False)
@@ -228,7 +263,11 @@ def test_route_to_the_other_node_missing(connected: Stage) -> None:
     stage.record("F11", "the node loses its routes under an open overlay", seen, block=window, note="what remains: the window")
     EVIDENCE.target("frames by the default route until the overlay closes", stage.where, window, 4, generous=20)
     assert {name for name, count in seen.leaks.items() if count} <= {"home router", "node1 uplink"}, seen.leaks
-    time.sleep(0.2)
+    assert home.gateway is not None
+    name = home.gateway.name
+    begun = time.monotonic()
+    wait_for("the gateway stops sending", lambda: "dst 198.51.100.10 " not in stage.lab.run(name, "bridge fdb show dev vxlan0"))
+    EVIDENCE.target("frames from the gateway to a client out of reach", stage.where, time.monotonic() - begun, 6, generous=60)
     stage.closed("F11", "routes missing: the overlay stays closed, handshakes alone are sent", home.watch(1.5))
     stage.stop_sidecar()
     stage.lab.client_up(stage.c1)
@@ -238,3 +277,4 @@ def test_route_to_the_other_node_missing(connected: Stage) -> None:
     stage.lab.node_routes()
     stage.lab.exec("node1", "conntrack", "-F", check=False)
     stage.closed("F11", "routes are there", home.look(), recover=home.back(stage.c1))
+    home.drop(talker, server)

@@ -154,6 +154,12 @@ def test_split_dns(connected: Stage) -> None:
 
     wait_for("the cluster's DNS is asked", by_cluster)
     assert "web.example.test" not in asked
+    assert home.gateway is not None
+    stage.stop_sidecar(home.gateway)  # its next life finds the resolv.conf that Gluetun has rewritten
+    stage.lab.gateway_sidecar(home.gateway)
+    asked.clear()
+    wait_for("the cluster's DNS is asked after the sidecar's restart", by_cluster)
+    home.back(stage.c1)
     stage.closed("D1", "split: cluster names by the cluster's DNS, others through the tunnel", home.look())
     home.drop(out)
     home.gateway_down()

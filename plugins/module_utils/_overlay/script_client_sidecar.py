@@ -120,7 +120,7 @@ look() {
 }
 
 repair() {
-  guard_intact && overlay_intact && return 0
+  guard_intact && guard_gate_intact && overlay_intact && return 0
   REPAIRED=$((REPAIRED + 1))
   log 'repair: rules, link or routes had been changed'
   lay

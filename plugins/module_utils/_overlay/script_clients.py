@@ -16,6 +16,7 @@ CLIENTS=$STATE/clients
 FORWARDED=$STATE/forwarded
 MISSED=0
 mkdir -p "$STATE/names"
+: >"$STATE/heard"
 : >"$CLIENTS"
 : >"$FORWARDED"
 
@@ -98,6 +99,33 @@ settle() {
     nat_text | restore 4 || log 'error: the forwarded ports cannot be loaded'
     log "forwards: $(tr '\n' ';' <"$FORWARDED")"
   fi
+}
+
+# A client that has gone silent gets nothing more until it is heard again: when the way to it is missing on the node, the node's
+# default route would take the frames out of the cluster. Every client asks for the tunnel about once a second. Who has never
+# been heard needs no entry here: frames are answers (`mangle_output`).
+SILENT_AFTER=3 # looks, a second or more apart
+silence() {
+  "$(if [ "$OUTER" = 4 ]; then echo "$IPT4"; else echo "$IPT6"; fi)-save" -c -t mangle 2>/dev/null |
+    sed -n 's/^\[\([0-9]*\):[0-9]*\] -A NETGUARD-CLIENTS -s \([^ /]*\).*/\2 \1/p' >"$STATE/counts"
+  awk -v limit="$SILENT_AFTER" '
+    FILENAME == ARGV[1] { count[$1] = $2; age[$1] = $3; next }
+    FILENAME == ARGV[2] { inner[$1] = $2; mac[$1] = $3; next }
+    $1 in inner {
+      was = ($1 in age) ? age[$1] : -1
+      now = ($2 > count[$1]) ? 0 : (was < 0 ? -1 : was + 1)
+      print $1, $2, now
+      if (now >= limit) print (now == limit ? "quiet" : "still"), $1, mac[$1] > "/dev/stderr"
+      else if (was >= limit) print "heard", $1, mac[$1] > "/dev/stderr"
+    }' "$STATE/heard" "$CLIENTS" "$STATE/counts" >"$STATE/heard.new" 2>"$STATE/turns"
+  mv "$STATE/heard.new" "$STATE/heard"
+  while read -r turn_what turn_outer turn_mac; do
+    case $turn_what in
+      heard) bridge fdb replace "$turn_mac" dev "$VXLAN" dst "$turn_outer" self permanent ;;
+      *) bridge fdb del "$turn_mac" dev "$VXLAN" dst "$turn_outer" self 2>/dev/null ;;
+    esac
+    [ "$turn_what" = still ] || log "client $turn_outer: $turn_what"
+  done <"$STATE/turns"
 }
 
 peers() {

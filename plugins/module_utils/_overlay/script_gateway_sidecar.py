@@ -114,6 +114,7 @@ choose_u32
 bridge fdb show dev "$VXLAN" | sed -n 's/^\(02:4e:[0-9a-f:]*\) dst \([^ ]*\) .*/\1 \2/p' | while read -r mac outer; do
   echo "$outer $(derived "$outer") $mac"
 done >"$CLIENTS"
+sed 's/ .*/ 0 0/' "$CLIENTS" >"$STATE/heard"
 ip link show dev "$VXLAN" >/dev/null 2>&1 || die "no $VXLAN: the init container of this pod did not end well"
 rm -f "$STATE/rules4" "$STATE/rules6"
 gateway_rules || die 'the rules of the gateway cannot be loaded'
@@ -125,6 +126,7 @@ while :; do
   answerer
   resolver
   repair
+  silence
   # names are asked every two seconds (the cluster's DNS caches for longer than that), after a failure every second
   if [ "$MISSED" -gt 0 ] || [ $((TURN % 2)) -eq 0 ]; then learn; state; fi
   TURN=$((TURN + 1))

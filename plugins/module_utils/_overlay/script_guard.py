@@ -198,7 +198,6 @@ guard_intact_in() {
     [ "$(printf '%s\n' "$guard_now" | grep "^-A $guard_chain " | head -n 1)" = "-A $guard_chain -j $guard_own" ] || return 1
     [ "$(printf '%s\n' "$guard_now" | grep "^-A $guard_own " | tail -n 1)" = "-A $guard_own -j DROP" ] || return 1
   done
-  guard_gate_intact "$1" || return 1
   # without its accepts a closed pod stays closed: whole chains are compared only against what was loaded
   guard_now=$(printf '%s\n' "$guard_now" | grep '^-A NETGUARD-\(IN\|OUT\|TUNNEL\) ')
   if [ -f "$STATE/guard$1" ]; then
@@ -211,6 +210,11 @@ guard_intact_in() {
 # The rules that change with the gateway: what passes must be what the sidecar means now, no more (it would leak) and no less
 # (the pod would stay closed for good).
 guard_gate_intact() {
+  guard_gate_intact_in 4 || return 1
+  [ -z "$IPT6" ] || guard_gate_intact_in 6
+}
+guard_gate_intact_in() {
+  guard_now=$(tables_of "$1" filter) || return 1
   guard_wanted=
   [ "$1" = 6 ] || [ "$OPEN" = no ] || guard_wanted="OPEN $ADDRESS"
   if [ "$1" = "$OUTER" ] && [ -n "$PEER" ]; then
