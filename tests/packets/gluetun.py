@@ -225,6 +225,7 @@ class Gluetun:
             protocol = next((line[1] for line in words if line[:1] == ["proto"]), "udp")[:3]
         self.allow("OUTPUT", "-d", address, "-o", self.default, "-p", protocol, "-m", protocol, "--dport", port, "-j", "ACCEPT")
         self.allow("OUTPUT", "-o", self.interface, "-j", "ACCEPT")
+        run(self.ip6t, "-A", "OUTPUT", "-o", self.interface, "-j", "ACCEPT")
         if kind == "wireguard":
             self.wireguard(address, port)
         else:
@@ -313,10 +314,13 @@ class Gluetun:
             run("ip", "-4", "rule", "del", "pref", "101", check=False)
 
     def shutdown(self, *_arguments: object) -> None:
-        """On SIGTERM rules of routing go, the firewall stays."""
+        """On SIGTERM rules and routes go, but for the local networks' rules; the firewall stays."""
         self.stop_vpn()
         for words in self.rules:
-            run("ip", "-4", "rule", "del", *words, check=False)
+            if words[-1] != "98":
+                run("ip", "-4", "rule", "del", *words, check=False)
+        for table in ("199", "200"):
+            run("ip", "-4", "route", "flush", "table", table, check=False)
         os._exit(0)
 
 
