@@ -56,7 +56,8 @@ def network_policy(rules: list[Any]) -> dict[str, Any]:
     egress = [
         {"to": [to(item)], **({"ports": [{"port": number} for number in numbers]} if numbers else {})} for item, numbers in rules
     ]
-    return policy("plain", podSelector={"matchLabels": {"app": "one"}}, policyTypes=["Egress"], egress=egress)
+    found: dict[str, Any] = policy("plain", podSelector={"matchLabels": {"app": "one"}}, policyTypes=["Egress"], egress=egress)
+    return found
 
 
 def compare(objects: list[Any], profile: str, wanted: Any) -> None:
