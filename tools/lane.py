@@ -14,6 +14,7 @@ import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
@@ -143,10 +144,11 @@ def run_lane(name: str, extra: list[str]) -> Outcome:
     return pytest(lanes()[name], extra)
 
 
-def script(folder: str, main: str, arguments: list[str]) -> int:
-    """Lanes that are programs of their own: benchmarks and Molecule."""
+def script(folder: str, main: str, arguments: list[str]) -> NoReturn:
+    """Lanes that are programs of their own: benchmarks and Molecule. In this process, so that a signal reaches them alone."""
     module = f"{PACKAGE}.{folder.replace('/', '.')}.{main.removesuffix('.py')}"
-    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment(), check=False).returncode
+    os.chdir(ROOT)
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment())
 
 
 def main() -> int:
@@ -154,9 +156,9 @@ def main() -> int:
     if name == "all":
         return everything()
     if name == "bench":
-        return script("tests/bench", "__main__.py", extra)
+        script("tests/bench", "__main__.py", extra)
     if name == "molecule":
-        return script("tests/cluster", "molecule.py", extra)
+        script("tests/cluster", "molecule.py", extra)
     outcome = run_lane(name, extra)
     print(outcome.line(), flush=True)
     return int(not outcome.ok)

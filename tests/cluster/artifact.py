@@ -69,9 +69,8 @@ def install(folder: Path) -> Path:
     return collections
 
 
-def converge(plane: ControlPlane, folder: Path, collections: Path) -> int:
+def converge(kubeconfig: Path, folder: Path, collections: Path, variables: dict[str, Any]) -> int:
     """Runs site.yml from the installed artifact; number of changed tasks. Raises ArtifactError."""
-    variables: dict[str, Any] = {**yaml.safe_load(HOMELAB.read_text()), "netguard_overrides": OVERRIDES}
     (folder / "homelab.yml").write_text(yaml.safe_dump(variables))
     output = run(
         folder,
@@ -80,7 +79,7 @@ def converge(plane: ControlPlane, folder: Path, collections: Path) -> int:
         "homelab.netguard.site",
         "-e",
         "@homelab.yml",
-        KUBECONFIG=str(plane.kubeconfig),
+        KUBECONFIG=str(kubeconfig),
         ANSIBLE_COLLECTIONS_PATH=str(collections),
         ANSIBLE_COLLECTIONS_SCAN_SYS_PATH="false",
         ANSIBLE_HOME=str(folder / "ansible"),
@@ -93,6 +92,15 @@ def converge(plane: ControlPlane, folder: Path, collections: Path) -> int:
     return int(recap[1])
 
 
+def twice(kubeconfig: Path, folder: Path, collections: Path, variables: dict[str, Any]) -> None:
+    """The first run changes something, the second nothing. Raises ArtifactError."""
+    for step, expected in (("first", True), ("second", False)):
+        changed = converge(kubeconfig, folder, collections, variables)
+        if (changed > 0) != expected:
+            raise ArtifactError(f"the {step} run of site.yml from the artifact: changed={changed}")
+        print(f"artifact: {step} run of homelab.netguard.site: changed={changed}", flush=True)
+
+
 def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="netguard-artifact-") as name, ControlPlane() as plane:
@@ -101,11 +109,8 @@ def main() -> int:
             print("artifact: built and installed into an empty folder", flush=True)
             plane.nodes()
             plane.apply(*homelab())
-            for step, expected in (("first", True), ("second", False)):
-                changed = converge(plane, folder, collections)
-                if (changed > 0) != expected:
-                    raise ArtifactError(f"the {step} run of site.yml from the artifact: changed={changed}")
-                print(f"artifact: {step} run of homelab.netguard.site: changed={changed}", flush=True)
+            variables = {**yaml.safe_load(HOMELAB.read_text()), "netguard_overrides": OVERRIDES}
+            twice(plane.kubeconfig, folder, collections, variables)
     except (ArtifactError, BuildError, RuntimeError) as error:
         print(f"artifact: {error}")
         return 1

@@ -41,7 +41,7 @@ NODE_PACKAGES = (
 )
 TOOLBOX_PACKAGES = (
     "iptables,nftables,ipset,iproute2,conntrack,iputils-ping,tcpdump,ca-certificates,curl,bind9-dnsutils,netcat-openbsd,openvpn,"
-    "dnsmasq-base,socat,procps,wget,python3-minimal,libpython3-stdlib,busybox"
+    "dnsmasq-base,socat,procps,wget,python3-minimal,libpython3-stdlib"
 )
 MASKED = "systemd-binfmt systemd-udevd systemd-udev-trigger getty.target console-getty"
 
@@ -102,11 +102,20 @@ def ensure() -> str:
         build.toolbox()
         build.pods()
         build.node(name)
+    _forget(name)
     return name
 
 
 def _exists(name: str) -> bool:
     return subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode == 0
+
+
+def _forget(name: str) -> None:
+    """Earlier node images, two gigabytes each; one that a container still uses stays."""
+    listed = run("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", name.partition(":")[0])
+    old = [line for line in listed.split() if line != name]
+    if old:
+        subprocess.run(["docker", "image", "rm", *old], capture_output=True, check=False)
 
 
 class _Build:
@@ -148,16 +157,14 @@ class _Build:
         programs = {"wireguard-go": "wireguard", "calico-felix": "calico-felix", "kube-proxy": "kube-proxy"}
         copied = {name: self.programs[source] for name, source in programs.items()}
         copied |= {name: STANDIN / name for name in ("gluetun.py", "wireguard.py")}
-        copied |= {name: KIND / name for name in ("peer.py", "gluetun-entrypoint")}
+        copied["gluetun-entrypoint"] = KIND / "gluetun-entrypoint"
         self.image(
             TOOLBOX,
             copied,
             f"FROM {debian}",
             f"COPY {' '.join(programs)} /usr/local/bin/",
-            "COPY gluetun.py wireguard.py peer.py /standin/",
+            "COPY gluetun.py wireguard.py /standin/",
             "COPY gluetun-entrypoint /gluetun-entrypoint",
-            # as in the pod-gateway image, where busybox is all there is
-            "RUN ln -s /bin/busybox /usr/local/bin/wget",
             "ENV NETGUARD_WIREGUARD=/usr/local/bin/wireguard-go",
         )
 
@@ -227,7 +234,9 @@ class _Build:
         builder = f"netguard-build-{os.getpid()}"
         components = (*CONTROL, "etcd", "coredns", "kube-proxy")
         images = " ".join([PAUSE, TOOLBOX, OVERLAY, GLUETUN, *map(self.named, components)])
-        run("docker", "run", "-d", "--privileged", "--name", builder, "--entrypoint", "sleep", base, "infinity")
+        run(
+            "docker", "run", "-d", "--privileged", "--network", "none", "--name", builder, "--entrypoint", "sleep", base, "infinity"
+        )
         try:
             run("docker", "exec", "-d", builder, "containerd")
             run(

@@ -23,10 +23,14 @@ from .images import run
 
 CLUSTER = "netguard"
 NETWORK = "kind"
+#: kind's own node image, where images are pulled.
+PUBLIC = "kindest/node:v1.34.0"
 BRIDGE = "br-kind"
 SUBNET = "172.30.0.0/16"
 RESOLVER, PEER = "172.30.0.53", "172.30.0.80"
 ENDPOINT, INTERNET = "198.51.100.10", "203.0.113.80"
+RANGES = ("198.51.100.0/24", "203.0.113.0/24")
+KUBECTL = ("kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf")
 GUARD = f"""table inet netguard_lab {{
   chain forward {{
     type filter hook forward priority -10
@@ -37,7 +41,10 @@ GUARD = f"""table inet netguard_lab {{
 #: Keys of the lab's tunnel, for these tests alone: they open nothing.
 SERVER_KEY = "cGVlcmtleW9mdGhldGVzdGxhYm9mbmV0Z3VhcmQwMFE="
 CLIENT_KEY = "Y2xpZW50a2V5b2Z0aGV0ZXN0bGFib2ZuZXRndWFyZDA="
-CLIENT_ADDRESS = "10.2.0.2"
+SECOND_KEY = "c2Vjb25ka2V5b2Z0aGV0ZXN0bGFib2ZuZXRndWFyZDA="
+CLIENT_ADDRESS, SECOND_ADDRESS = "10.2.0.2", "10.2.0.3"
+LAB = Path(__file__).resolve().parent / "lab"
+DNS, FAR = "netguard-dns", "netguard-peer"
 
 
 def public_key(private: str) -> str:
@@ -51,6 +58,19 @@ def public_key(private: str) -> str:
     return base64.b64encode(key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)).decode()
 
 
+def unreachable() -> str:
+    """Why kind's own node image cannot be had; empty when it is here or its registry answers."""
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        return "no Docker engine answers"
+    if subprocess.run(["docker", "image", "inspect", PUBLIC], capture_output=True, check=False).returncode == 0:
+        return ""
+    try:
+        asked = subprocess.run(["docker", "manifest", "inspect", PUBLIC], capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return f"{PUBLIC} cannot be pulled: no answer"
+    return f"{PUBLIC} cannot be pulled: {asked.stderr.strip()[-160:]}" if asked.returncode else ""
+
+
 def kind(*words: str) -> str:
     found = str(binaries.path("kind")) if binaries.path("kind").exists() else shutil.which("kind")
     if found is None:
@@ -59,7 +79,8 @@ def kind(*words: str) -> str:
 
 
 def nodes() -> list[str]:
-    return [name for name in kind("get", "nodes", "--name", CLUSTER).split() if name.startswith(CLUSTER)]
+    """Containers of the cluster, the control plane first."""
+    return sorted(name for name in kind("get", "nodes", "--name", CLUSTER).split() if name.startswith(CLUSTER))
 
 
 def exists() -> bool:
@@ -73,8 +94,8 @@ def up(kubeconfig: Path, *, packages: bool, workers: int = 1) -> None:
         network()
         lab()
     else:
-        binaries.ensure("kind")
-        image = []
+        binaries.ensure("kind", "kubectl")
+        image = ["--image", PUBLIC]
     if exists():
         kubeconfig.write_text(kind("get", "kubeconfig", "--name", CLUSTER))
         return
@@ -87,9 +108,23 @@ def up(kubeconfig: Path, *, packages: bool, workers: int = 1) -> None:
     kind("create", "cluster", *words)
     if packages:
         for node in nodes():
-            for address in (ENDPOINT, INTERNET):
-                run("docker", "exec", node, "ip", "route", "replace", address, "via", PEER)
+            routes(node)
+        # both nodes take pods, so that a client and its gateway can be on different ones
+        run("docker", "exec", nodes()[0], *KUBECTL, "taint", "nodes", nodes()[0], "node-role.kubernetes.io/control-plane-")
     print(f"kind: ready in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def routes(node: str) -> None:
+    """A node's way to the lab's internet; and an address of its range that no pod has leads nowhere, instead of out by the default
+    route: Calico's own address management sees to that, host-local addresses do not. A restarted node has lost both.
+    """
+    for network in RANGES:
+        run("docker", "exec", node, "ip", "route", "replace", network, "via", PEER)
+    run("docker", "exec", node, "ip", "route", "replace", "blackhole", pod_range(node))
+
+
+def pod_range(node: str) -> str:
+    return run("docker", "exec", nodes()[0], *KUBECTL, "get", "node", node, "--output", "jsonpath={.spec.podCIDR}").strip()
 
 
 def network() -> None:
@@ -103,25 +138,23 @@ def network() -> None:
 
 def lab() -> None:
     """The resolver must answer before workers join: kube-proxy finds the control plane by name."""
-    resolver = [
-        "dnsmasq",
-        "-k",
-        "--no-resolv",
-        "--no-hosts",
-        "--server=127.0.0.11",
-        "--log-queries",
-        "--log-facility=-",
-        "--user=root",
-    ]
-    container("netguard-dns", RESOLVER, [], resolver)
+    # Docker's resolver is asked for the nodes' names alone: anything else it would pass on to the machine's own
+    known = [f"--server=/{CLUSTER}-{name}/127.0.0.11" for name in ("control-plane", "worker")]
+    resolver = ["dnsmasq", "-k", "--no-resolv", "--no-hosts", "--log-queries", "--log-facility=-", "--user=root"]
+    container(DNS, RESOLVER, [], [*resolver, *known, "--address=/lab.test/203.0.113.80"])
+    clients = ((CLIENT_KEY, CLIENT_ADDRESS), (SECOND_KEY, SECOND_ADDRESS))
     variables = {
         "SERVER_KEY": SERVER_KEY,
-        "CLIENT_PUBLIC": public_key(CLIENT_KEY),
-        "CLIENT_ADDRESS": CLIENT_ADDRESS,
+        "CLIENTS": ",".join(f"{public_key(key)}={address}" for key, address in clients),
         "LAB_NETWORK": SUBNET,
     }
     words = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
-    container("netguard-peer", PEER, ["--privileged", *words], ["python3", "/standin/peer.py"])
+    container(FAR, PEER, ["--privileged", "--volume", f"{LAB}:/lab:ro", *words], ["python3", "/lab/peer.py"])
+    deadline = time.monotonic() + 60
+    while "ready" not in run("docker", "logs", FAR):
+        if time.monotonic() > deadline:
+            raise images.ImageError(f"the lab's far side does not start:\n{run('docker', 'logs', FAR)[-1500:]}")
+        time.sleep(0.2)
 
 
 def container(name: str, address: str, words: list[str], command: list[str]) -> None:
@@ -151,7 +184,7 @@ def collect(folder: Path) -> None:
     commands |= {
         f"{node}-pods.txt": ["docker", "exec", node, "bash", "-c", "tail -n 60 /var/log/pods/*/*/*.log"] for node in nodes()
     }
-    commands |= {f"{name}.txt": ["docker", "logs", name] for name in ("netguard-dns", "netguard-peer")}
+    commands |= {f"{name}.txt": ["docker", "logs", name] for name in (DNS, FAR)}
     commands |= {"guard.txt": ["nft", "list", "table", "inet", "netguard_lab"]}
     for name, command in commands.items():
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
@@ -162,7 +195,7 @@ def down() -> None:
     """Removes the cluster, the lab, its network and the host's rule; what is not there is no fault."""
     if binaries.path("kind").exists() or shutil.which("kind"):
         subprocess.run([_kind_path(), "delete", "cluster", "--name", CLUSTER], capture_output=True, check=False)
-    for name in ("netguard-dns", "netguard-peer"):
+    for name in (DNS, FAR):
         subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
     left = subprocess.run(
         ["docker", "network", "inspect", "-f", "{{len .Containers}}", NETWORK], capture_output=True, text=True, check=False

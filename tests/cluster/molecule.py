@@ -5,12 +5,15 @@
 """Molecule's scenarios on one kind cluster (`make molecule`); names of scenarios as arguments, else all.
 
 NETGUARD_KIND says how the cluster comes about: `public` (images are pulled), `packages` (images are built here, root), or unset:
-packages where no image can be pulled. NETGUARD_KIND_KEEP=1 leaves the cluster for a look.
+`packages` where no image can be pulled, which is tried. NETGUARD_KIND_KEEP=1 leaves the cluster for a look.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +24,7 @@ from . import binaries, images, kind_cluster
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Scenarios that need the lab's VPN peer, which only the cluster from packages has.
-LAB = ("default",)
+LAB = ("default", "faults", "upgrade", "workloads")
 
 
 def scenarios() -> list[str]:
@@ -29,26 +32,51 @@ def scenarios() -> list[str]:
 
 
 def mode() -> tuple[str, str]:
-    """How the cluster comes about, and why."""
+    """How the cluster comes about, and why: kind's own image where it can be had, which is tried."""
     chosen = os.environ.get("NETGUARD_KIND", "")
     if chosen in ("public", "packages"):
         return chosen, "NETGUARD_KIND says so"
-    if not images.missing():
-        return "packages", "root, Docker and debootstrap are here, so that the lab's VPN peer can run as well"
-    return "public", images.missing()
+    problem = kind_cluster.unreachable()
+    if not problem:
+        return "public", "the registry of kind's node image answers; NETGUARD_KIND=packages runs the scenarios with a lab as well"
+    return "packages", problem
 
 
 def environment(kubeconfig: Path) -> dict[str, str]:
+    """A scenario's environment: this cluster, the lab's keys, and no memory of Molecule's earlier runs."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "K8S_AUTH_", "MOLECULE_"))}
     return {
         **kept,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
         "KUBECONFIG": str(kubeconfig),
         "K8S_AUTH_KUBECONFIG": str(kubeconfig),
+        "NETGUARD_VARS": str(ROOT / "molecule" / "lab" / "vars" / "homelab.yml"),
+        "NETGUARD_TABLES": str(ROOT / "build" / "molecule"),
+        "MOLECULE_EPHEMERAL_DIRECTORY": tempfile.mkdtemp(prefix="molecule-", dir=kubeconfig.parent),
         "MOLECULE_GLOB": "molecule/*/molecule.yml",
         "NETGUARD_CLIENT_KEY": kind_cluster.CLIENT_KEY,
+        "NETGUARD_SECOND_KEY": kind_cluster.SECOND_KEY,
         "NETGUARD_SERVER_PUBLIC": kind_cluster.public_key(kind_cluster.SERVER_KEY),
     }
+
+
+def molecule(name: str, kubeconfig: Path) -> bool:
+    """One scenario, in a session of its own: whatever ends this program ends all of it."""
+    command = [str(Path(sys.executable).parent / "molecule"), "test", "--scenario-name", name]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(kubeconfig), start_new_session=True)
+    try:
+        return process.wait() == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def table(name: str) -> None:
+    """What a scenario wrote for its reader."""
+    path = ROOT / "build" / "molecule" / name / "table.md"
+    if path.exists():
+        print(path.read_text(), flush=True)
 
 
 def main() -> int:
@@ -59,30 +87,46 @@ def main() -> int:
         print(f"molecule: no scenario {', '.join(unknown)}; there are: {', '.join(scenarios())}")
         return 2
     print(f"molecule: images: {way} ({why})", flush=True)
-    outcome: list[tuple[str, str]] = []
+    outcome: list[tuple[str, bool]] = []
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="netguard-kind-") as folder:
             kubeconfig = Path(folder) / "kubeconfig"
             kind_cluster.up(kubeconfig, packages=way == "packages")
             for name in chosen:
                 started = time.monotonic()
-                command = [str(Path(sys.executable).parent / "molecule"), "test", "--scenario-name", name]
-                done = subprocess.run(command, cwd=ROOT, env=environment(kubeconfig), check=False)
-                outcome.append((name, "ok" if done.returncode == 0 else "FAILED"))
-                print(f"molecule: {name} {outcome[-1][1]} in {time.monotonic() - started:.0f} s", flush=True)
-                if done.returncode:
-                    evidence = ROOT / "build" / "molecule" / name
+                evidence = ROOT / "build" / "molecule" / name
+                shutil.rmtree(evidence, ignore_errors=True)
+                good = molecule(name, kubeconfig)
+                outcome.append((name, good))
+                table(name)
+                print(f"molecule: {name} {'ok' if good else 'FAILED'} in {time.monotonic() - started:.0f} s", flush=True)
+                if not good:
                     kind_cluster.collect(evidence)
                     print(f"molecule: logs, rules and events are in {evidence}", flush=True)
+                    reset(kubeconfig, way)
     except (images.ImageError, binaries.BuildError) as error:
         print(f"molecule: {error}")
         return 1
+    except KeyboardInterrupt:
+        print("molecule: stopped; removing the cluster", flush=True)
+        return 130
     finally:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # what is below must come to its end
         if not os.environ.get("NETGUARD_KIND_KEEP"):
             kind_cluster.down()
-    failed = sum(text == "FAILED" for _name, text in outcome)
+    failed = sum(not good for _name, good in outcome)
     print(f"{len(outcome) - failed} passed, {failed} failed")
     return int(failed > 0)
+
+
+def reset(kubeconfig: Path, way: str) -> None:
+    """A new cluster after a failure: the next scenario must not trip over what this one left."""
+    if not os.environ.get("NETGUARD_KIND_KEEP"):
+        kind_cluster.down()
+        kind_cluster.up(kubeconfig, packages=way == "packages")
 
 
 if __name__ == "__main__":

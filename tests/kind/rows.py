@@ -1,0 +1,196 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A row of the table: what the sensors saw while a state or fault lasted, how long until blocked, how long until back.
+
+A row holds when no sensor saw a packet of a client outside of the tunnel, every sensor saw the unguarded application meanwhile, the
+clients tried at least `PROBES` times, and a client's web page answered another pod throughout.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..packets.evidence import BEGIN, END, Evidence
+from . import sensors
+from .field import CLOCK, FieldError, Pod, wait_for
+
+CLIENT = Pod("media", "app=qbittorrent")
+SECOND = Pod("media", "app=transmission")
+NEIGHBOUR = Pod("media", "app=prowlarr")
+GATEWAY = Pod("vpn", "homelab.netguard/gateway=lab")
+WHERE = "kind, calico"
+#: Packets that the client must have tried to send in a row's window.
+PROBES = 150
+
+
+class Row:
+    """One row while it lasts. The body sets `block`, `recover` and `note`."""
+
+    def __init__(self, name: str, state: str) -> None:
+        self.name, self.state = name, state
+        self.block: float | None = None
+        self.recover: float | None = None
+        self.note = ""
+        self.sent = 0
+        self.begun = time.time()
+
+
+class Table:
+    """The rows of a run; kept in a file, so that several steps of a scenario write one table."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.evidence = Evidence()
+        self.faults: list[str] = []
+        self.leaked = False
+        if path.exists():
+            self.evidence.take(path)
+
+    @contextmanager
+    def row(self, name: str, state: str, *, open_pod: bool = False, open_all: bool = False, web: bool = True,
+            asleep: tuple[str, ...] = ()) -> Iterator[Row]:  # fmt: skip
+        """`open_pod`: the guard is off on purpose, packets may leave the pod but not the node. `open_all`: a positive control.
+        `asleep`: nodes that cannot be asked."""
+        capture = sensors.Capture()
+        try:
+            yield from self._row(Row(name, state), open_pod, open_all, web, asleep)
+        finally:
+            lines = capture.end()
+            if self.leaked:
+                print("\n".join(["leaked, the first and the last packets:", *lines[:15], *lines[-5:]]), flush=True)
+
+    def _row(self, row: Row, open_pod: bool, open_all: bool, web: bool, asleep: tuple[str, ...]) -> Iterator[Row]:
+        self.leaked = False
+        before = sensors.look(asleep)
+        row.begun = time.time()
+        yield row
+        row.sent = tried(row)
+        awake(before, asleep)
+        seen = sensors.look(asleep).since(before)
+        self.add(row, seen)
+        if open_all:
+            silent = [sensor for sensor, count in seen.leaks.items() if count == 0]
+            self.check(not silent, row, f"the positive control was not seen by {silent}")
+            return
+        leaks = {sensor: count for sensor, count in seen.leaks.items() if count and not (open_pod and sensor.startswith("S4"))}
+        self.leaked = bool(leaks)
+        self.check(not leaks, row, f"outside the tunnel: {leaks}")
+        if web:
+            failed = [at for at in NEIGHBOUR.state()["web_failures"] if at >= row.begun]
+            self.check(not failed, row, f"the client's web page did not answer its neighbour {len(failed)} times")
+
+    def add(self, row: Row, seen: sensors.Seen) -> None:
+        names = sum(count for sensor, count in seen.leaks.items() if "names" in sensor)
+        packets = sum(count for sensor, count in seen.leaks.items() if "names" not in sensor)
+        times = ["" if value is None else f"{value:.2f} s" for value in (row.block, row.recover)]
+        cells = (row.name, WHERE, row.state, str(row.sent), str(packets), str(names), str(seen.vpn), *times, row.note)
+        self.evidence.rows.append(cells)
+        print("| " + " | ".join(cells) + " |", flush=True)
+        self.keep()
+
+    def check(self, good: bool, row: Row, text: str) -> None:
+        if not good:
+            self.faults.append(f"{row.name} ({row.state}): {text}")
+            print(f"FAULT {self.faults[-1]}", flush=True)
+
+    def keep(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.evidence.keep(self.path)
+
+
+def tried(row: Row) -> int:
+    """Waits until the client has tried often enough since the row began; how often it did. A new pod counts from its start."""
+
+    def sent() -> int:
+        state = CLIENT.state()
+        total = sum(state["sent"].values())
+        if state["begun"] < row.begun:
+            total -= base.setdefault(state["begun"], total)
+        return int(total)
+
+    base: dict[float, int] = {}
+    wait_for("probes of the client", lambda: sent() >= PROBES)
+    return sent()
+
+
+def awake(before: sensors.Seen, asleep: tuple[str, ...]) -> None:
+    """Waits until every sensor has seen the unguarded application since `before`."""
+
+    def all_seen() -> bool:
+        seen = sensors.look(asleep).since(before)
+        missing = [name for name, count in seen.control.items() if count <= 0]
+        if missing:
+            raise FieldError(f"nothing seen by {missing}")
+        return True
+
+    wait_for("every sensor awake", all_seen)
+
+
+# -- states of the client -------------------------------------------------------------------------------------------------------
+
+
+def last_answer() -> float:
+    """When the client's clock probe was last answered (the machine's clock); 0 when it never was."""
+    return float(CLIENT.state()["last"].get(CLOCK, 0.0))
+
+
+def connected(*, second: bool = True) -> None:
+    """Waits until the clients talk through the tunnel and all is ready again."""
+    wait_for("the client talks through the tunnel", lambda: time.time() - last_answer() < 1.5)
+    wait_for("the gateway is ready", GATEWAY.ready)
+    wait_for("the client is ready", CLIENT.ready)
+    if second:
+        wait_for("the second client is ready", SECOND.ready)
+
+
+def blocked(row: Row, since: float) -> None:
+    """Waits until no answer has come for two seconds; notes how long after the fault the last one came."""
+
+    def still() -> bool:
+        state: dict[str, Any] = CLIENT.state()
+        return bool(state["now"] - max(state["last"].get(CLOCK, 0.0), since, state["begun"]) > 2.0)
+
+    wait_for("the client is cut off", still)
+    row.block = max(0.0, last_answer() - since)
+
+
+def back(row: Row, since: float) -> None:
+    """Waits for the first answer after `since`; notes how long it took."""
+    found: list[float] = []
+
+    def answered() -> bool:
+        found[:] = [at for at in CLIENT.state()["times"] if at > since]
+        return bool(found)
+
+    wait_for("the client is back", answered)
+    row.recover = found[0] - since
+
+
+def gap(row: Row, since: float) -> None:
+    """For a fault that heals by itself: the first silence of more than half a second after `since`, and its end."""
+
+    def ended() -> bool:
+        times = [since, *(at for at in CLIENT.state()["times"] if at > since)]
+        for before, after in itertools.pairwise(times):
+            if after - before > 0.5:
+                row.block, row.recover = before - since, after - since
+                return True
+        return False
+
+    wait_for("a gap in the client's traffic, and its end", ended)
+
+
+def write(table: Table) -> int:
+    """Writes the whole table beside its rows, prints it and what failed; the exit code."""
+    text = table.evidence.text().replace(BEGIN, "").replace(END, "").strip()
+    faults = "".join(f"\n- FAILED {fault}" for fault in table.faults)
+    table.path.with_name("table.md").write_text(f"{text}\n{faults}\n")
+    print(f"\n{text}\n{faults}", flush=True)
+    return int(bool(table.faults))

@@ -1,0 +1,167 @@
+# Copyright: the homelab.netguard developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Counters outside of every pod: nothing in a pod can tell them what to see.
+
+| sensor | where | counts |
+|---|---|---|
+| S1 uplink | each node's eth0, netdev egress | what leaves a node for the internet, but the tunnel itself |
+| S2 clear | the lab's internet, eth0 | what arrives there by another way than the tunnel |
+| S3 host | the machine, forward | what tries to leave the kind bridge (the host guard, which drops it) |
+| S4 pod | each node, prerouting, cali* | what leaves any pod for the internet, before any policy |
+| S5 names | the lab's resolvers | the applications' names at the cluster's upstream, or asked from outside of the tunnel |
+
+S6, the nodes' connection tracking, is looked at by the rows that need it. An unguarded application talks to an internet address of
+its own all the time: every sensor counts these packets apart, so that a row knows its sensors to be awake.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..cluster import kind_cluster
+from .field import FieldError, node, nodes, run
+
+CONTROL = "203.0.113.81"
+TUNNELS = ("10.2.0.2", "10.2.0.3")
+RANGES = ", ".join(kind_cluster.RANGES)
+#: The first eight bytes of the applications' marker: in clear towards the VPN's port they are a leak too.
+MARKED = "@th,64,64 0x4e45544755415244"
+COUNTERS = "".join(f"  counter {name} {{ }}\n" for name in ("control", "leak", "six", "plain", "tunnel", "vpn"))
+
+
+def _judge(match: str) -> str:
+    """The rules of one sensor, for packets that `match`."""
+    endpoint = f"ip daddr {kind_cluster.ENDPOINT} udp dport 51820"
+    return f"""
+      {match} ip daddr {CONTROL} counter name control return
+      {match} {endpoint} {MARKED} counter name plain return
+      {match} {endpoint} counter name tunnel return
+      {match} ip daddr {kind_cluster.ENDPOINT} icmp type destination-unreachable counter name tunnel return
+      {match} ip daddr {{ {RANGES} }} counter name leak
+      {match} icmpv6 type echo-request counter name six
+      {match} meta l4proto != ipv6-icmp ip6 daddr != ff00::/8 counter name six
+    """
+
+
+def _table(family: str, name: str, chain: str) -> str:
+    return f"table {family} {name}\ndelete table {family} {name}\ntable {family} {name} {{\n{COUNTERS}\n{chain}\n}}\n"
+
+
+PODS, UPLINK, FAR_SIDE = _judge('iifname "cali*"'), _judge(""), _judge("iifname eth0")
+PREROUTING = "type filter hook prerouting priority -310;"
+NODE = _table("inet", "netguard_s4", f"chain c {{ {PREROUTING} {PODS} }}") + _table(
+    "netdev", "netguard_s1", f"chain c {{ type filter hook egress device eth0 priority 0; {UPLINK} }}"
+)
+FAR = _table("inet", "netguard_s2", f"chain c {{ {PREROUTING} iifname wg0 counter name vpn return; {FAR_SIDE} }}")
+
+
+@dataclass
+class Seen:
+    """Counts by sensor; `control` of the unguarded application, `vpn` what came out of the tunnel."""
+
+    leaks: dict[str, int] = field(default_factory=dict)
+    control: dict[str, int] = field(default_factory=dict)
+    vpn: int = 0
+
+    def since(self, before: Seen) -> Seen:
+        return Seen(
+            {name: count - before.leaks.get(name, 0) for name, count in self.leaks.items()},
+            {name: count - before.control.get(name, 0) for name, count in self.control.items()},
+            self.vpn - before.vpn,
+        )
+
+
+def arm() -> None:
+    """Loads every sensor; one that is loaded begins at zero again."""
+    for name in nodes():
+        arm_node(name)
+    run("docker", "exec", "-i", kind_cluster.FAR, "nft", "-f", "-", text=FAR)
+
+
+def armed() -> None:
+    """Loads the sensors where they are not loaded yet; what they have counted stays."""
+    try:
+        look()
+    except (FieldError, KeyError):
+        arm()
+
+
+def arm_node(name: str) -> None:
+    node(name, f"nft -f - <<'RULES'\n{NODE}\nRULES")
+
+
+def _counters(listed: str) -> dict[str, dict[str, int]]:
+    """Table to counter to packets."""
+    found: dict[str, dict[str, int]] = {}
+    for item in json.loads(listed)["nftables"]:
+        counter: dict[str, Any] = item.get("counter", {})
+        if counter:
+            found.setdefault(str(counter["table"]), {})[str(counter["name"])] = int(counter["packets"])
+    return found
+
+
+def _listed(container: str) -> dict[str, dict[str, int]]:
+    return _counters(run("docker", "exec", container, "nft", "--json", "list", "counters"))
+
+
+class Capture:
+    """What leaves the nodes by another way than the tunnel, as text: it tells a failed row's reader what the counters counted."""
+
+    def __init__(self) -> None:
+        link = json.loads(run("ip", "--json", "link", "show", "dev", kind_cluster.BRIDGE))[0]["address"]
+        away = f"ether dst {link} and ip and not dst net {kind_cluster.SUBNET}"
+        lab = f"dst net {kind_cluster.RANGES[1]} and not dst host {CONTROL}"
+        server = f"dst net {kind_cluster.RANGES[0]} and not udp port 51820 and not icmp"
+        command = ["tcpdump", "-lnni", kind_cluster.BRIDGE, f"({away}) or ({lab}) or ({server})"]
+        self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by its end
+        self.process = subprocess.Popen(command, stdout=self.file, stderr=subprocess.DEVNULL)
+
+    def end(self) -> list[str]:
+        """Stops it; its lines."""
+        self.process.terminate()
+        self.process.wait()
+        self.file.seek(0)
+        return self.file.read().splitlines()
+
+
+def look(asleep: tuple[str, ...] = ()) -> Seen:
+    """What every sensor has counted; `asleep`: nodes that stand still and cannot be asked."""
+    seen = Seen()
+    for name in nodes():
+        if name in asleep:
+            continue
+        counted = _listed(name)
+        for sensor, table in (("S1 uplink", "netguard_s1"), ("S4 pod", "netguard_s4")):
+            _add(seen, f"{sensor} {name}", counted.get(table, {}))
+    far = _listed(kind_cluster.FAR).get("netguard_s2", {})
+    _add(seen, "S2 clear", far)
+    seen.vpn = far["vpn"]
+    seen.leaks["S3 host"] = kind_cluster.leaked()
+    asked = [line for line in run("docker", "logs", kind_cluster.DNS).splitlines() if "query" in line and "netguard-probe" in line]
+    seen.leaks["S5 names upstream"] = len(asked)
+    public = [line.split() for line in run("docker", "logs", kind_cluster.FAR).splitlines() if line.startswith("dns ")]
+    seen.leaks["S5 names in clear"] = sum(len(words) > 1 and words[1] not in TUNNELS for words in public)
+    return seen
+
+
+def _add(seen: Seen, name: str, counters: dict[str, int]) -> None:
+    if not counters:
+        raise FieldError(f"sensor {name} is not loaded")
+    seen.leaks[name] = counters["leak"] + counters["six"] + counters["plain"]
+    seen.control[name] = counters["control"]
+
+
+def judged() -> dict[str, int]:
+    """By kind of packet, over all nodes: what was counted since `arm`. For the positive control."""
+    total = dict.fromkeys(("leak", "six", "plain"), 0)
+    for name in nodes():
+        for table, counters in _listed(name).items():
+            for kind in total if table.startswith("netguard_") else ():
+                total[kind] += counters.get(kind, 0)
+    return total
