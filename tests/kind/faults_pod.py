@@ -164,8 +164,10 @@ def h1_other_containers(table: Table) -> None:
         image = "netguard.test/toolbox:1"
         around = "nc -u -w 1 203.0.113.80 7; curl -s --max-time 2 --interface eth0 http://203.0.113.80/"
         script = f"{around}; curl -s --max-time 5 http://203.0.113.80/"
-        command = ("debug", "-n", "media", CLIENT.name, f"--image={image}", "--image-pull-policy=IfNotPresent", "--profile=baseline")
-        kubectl(*command, "--container=look", "--", "bash", "-c", f"echo NETGUARD-PROBE | {script}")
+        command = ("debug", "-n", "media", CLIENT.name, f"--image={image}", "--profile=baseline")
+        kubectl(
+            *command, "--image-pull-policy=IfNotPresent", "--container=look", "--", "bash", "-c", f"echo NETGUARD-PROBE | {script}"
+        )
         wait_for("the debug container ends", lambda: "terminated" in debug_state("look"))
         said = kubectl("logs", "-n", "media", CLIENT.name, "-c", "look")
         table.check(said.split() == ["10.2.0.2"] or said.strip().endswith("10.2.0.2"), row, f"it was seen as {said.strip()[-40:]}")
