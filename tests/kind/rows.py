@@ -90,7 +90,8 @@ class Table:
         names = sum(count for sensor, count in seen.leaks.items() if "names" in sensor)
         packets = sum(count for sensor, count in seen.leaks.items() if "names" not in sensor)
         times = ["" if value is None else f"{value:.2f} s" for value in (row.block, row.recover)]
-        cells = (row.name, WHERE, row.state, str(row.sent), str(packets), str(names), str(seen.vpn), *times, row.note)
+        # every sensor here is a counter; flows are not looked at but in E1
+        cells = (row.name, WHERE, row.state, str(row.sent), *[str(packets)] * 2, "", str(names), str(seen.vpn), *times, row.note)
         self.evidence.rows.append(cells)
         print("| " + " | ".join(cells) + " |", flush=True)
         self.keep()
