@@ -26,7 +26,7 @@ SITE = Path(sysconfig.get_paths()["purelib"])
 BIN = Path(sys.executable).parent
 STAND_IN = """import ensurepip, subprocess, sys
 ensurepip.bootstrap()
-words = [word for word in sys.argv[1:] if not word.startswith("--disable-pip")]
+words = [word for word in sys.argv[1:] if not word.startswith("--")]
 sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", *words]) if words else 0)
 """
 
@@ -45,12 +45,13 @@ def copy(target: Path) -> None:
 def stand_in(cache: Path) -> None:
     """Puts the pip installer that ansible-test would download where it looks first."""
     text = "".join(path.read_text() for path in (SITE / "ansible_test" / "_internal").rglob("python_requirements.py"))
-    for name in sorted(
-        set(re.findall(r"get-pip-[\d.]+\.py", text)) | {f"get-pip-{version}.py" for version in ("20.3.4", "24.2", "25.1")}
-    ):
-        cache.mkdir(parents=True, exist_ok=True)
-        if not (cache / name).exists():
-            (cache / name).write_text(STAND_IN)
+    versions = set(re.findall(r"get-pip-([\d.]+)\.py", text)) | {"20.3.4", "24.2", "25.1"}
+    for version in sorted(versions):
+        # the name in the cache is not that of the download
+        for name in (f"get-pip-{version}.py", f"get_pip_{version.replace('.', '_')}.py"):
+            cache.mkdir(parents=True, exist_ok=True)
+            if not (cache / name).exists():
+                (cache / name).write_text(STAND_IN)
 
 
 def main() -> int:
