@@ -314,12 +314,13 @@ def forwarded() -> str:
 ROWS = (
     ("E1", e1_old_flows),
     ("K1", kubelet_ways),
+    ("I1", i1_from_the_node),
     ("F8b", f8_routes_of_the_client),
     ("F9", f9_guard_flushed),
     ("A1", a1_declared_ways),
     ("H1", h1_other_containers),
     ("AF_PACKET", raw_packets),
-    ("I1", i1_from_the_node),
+    ("I1b", i1_from_the_node),
     ("R1", relay),
     ("N1", node_ports),
 )
