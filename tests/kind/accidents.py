@@ -37,6 +37,14 @@ def same_pod(row: Row, table: Table, uid: str) -> None:
     table.check(CLIENT.live()["metadata"]["uid"] == uid and CLIENT.ready(), row, "the client's pod was replaced")
 
 
+def unguarded_revision() -> str:
+    """The number of a revision of the first client from before the guard."""
+    for item in get("replicasets", "-n", "media", "-l", CLIENT.selector)["items"]:
+        if not any(one["name"] == "netguard-guard" for one in item["spec"]["template"]["spec"].get("initContainers", [])):
+            return str(item["metadata"]["annotations"]["deployment.kubernetes.io/revision"])
+    raise FieldError("no revision from before the guard")
+
+
 def workloads(table: Table) -> None:
     """`kubectl replace`, `rollout undo`, a changed guard, another network, another selector label."""
     uid = CLIENT.live()["metadata"]["uid"]
@@ -44,13 +52,14 @@ def workloads(table: Table) -> None:
         refused("replace", "-f", "-", text=json.dumps(bare(get(*DEPLOYMENT))))
         same_pod(row, table, uid)
     with table.row("ADM", "kubectl rollout undo to the revision before the guard") as row:
-        refused("rollout", "undo", *DEPLOYMENT, "--to-revision=1")
+        refused("rollout", "undo", *DEPLOYMENT, f"--to-revision={unguarded_revision()}")
         same_pod(row, table, uid)
     with table.row("ADM", "kubectl set image of the guard") as row:
         refused("set", "image", *DEPLOYMENT, "netguard-guard=netguard.test/toolbox:1")
         same_pod(row, table, uid)
     with table.row("ADM", "hostNetwork: true") as row:
-        patch = {"spec": {"template": {"spec": {"hostNetwork": True}}}}
+        # the lab's sysctl is not allowed on a node's network: the API server would refuse for that reason
+        patch = {"spec": {"template": {"spec": {"hostNetwork": True, "securityContext": {"sysctls": None}}}}}
         refused("patch", *DEPLOYMENT, "--type=strategic", "-p", json.dumps(patch))
         same_pod(row, table, uid)
     with table.row("ADM", "kubectl label pod app-, and another value") as row:
