@@ -14,7 +14,8 @@ import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._errors import FaultsError
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.discover import discover
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.result import from_result
-from clusters import CLUSTERS, Expected
+from clusters import Expected
+from clusters_dual import CLUSTERS
 from recordings import Cluster
 
 
