@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.homelab.netguard.tests.apiserver.conftest import Play, Server
 
 PLAY = [
@@ -181,3 +184,40 @@ def test_the_table(server: Server, tmp_path: Path) -> None:
     assert all(len(line) <= 80 for line in table)
     assert any(line.startswith("services") and "10.96.0.0/16" in line for line in table)
     assert any("settle it: netguard_overrides: {pods: [...]}" in line for line in table)
+
+
+#: A Python whose modules see a network namespace of their own: one interface in the LAN, and another one that is none.
+NAMESPACE = """#!/bin/sh
+exec unshare {options} sh -c 'mount -t sysfs sysfs /sys && ip link set lo up && ip link add lan0 type veth peer name lan1 \\
+  && ip addr add 192.168.77.10/24 dev lan0 && ip addr add 192.168.78.1/24 dev lan1 && ip link set lan0 up && ip link set lan1 up \\
+  && exec {python} "$@"' python "$@"
+"""
+
+
+def test_the_lan_by_the_nodes_own_interfaces(server: Server, tmp_path: Path) -> None:
+    """A group of nodes that Ansible reaches: what their interfaces tell flows into the range, by the node's InternalIP."""
+    options = "--net --mount" if os.geteuid() == 0 else "--user --map-root-user --net --mount"
+    python = tmp_path / "python"
+    python.write_text(NAMESPACE.format(options=options, python=sys.executable))
+    python.chmod(0o755)
+    host = {"ansible_connection": "local", "ansible_python_interpreter": str(python)}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"nodes": {"hosts": {"reached": host}}}))
+    server.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "reached"}})
+    status = json.dumps({"status": {"addresses": [{"type": "InternalIP", "address": "192.168.77.10"}]}})
+    try:
+        server.run_kubectl("patch", "node", "reached", "--subresource=status", "--type=merge", "-p", status)
+        variables = {"cluster_facts_node_group": "nodes"}
+        play = server.playbook("homelab.netguard.facts", variables, "-i", "hosts.yml", folder=tmp_path)
+        alone = server.playbook("homelab.netguard.facts", {}, folder=tmp_path)
+    finally:
+        server.run_kubectl("delete", "node", "reached", "--wait=false")
+    lan = facts_of(play)["ranges"]["lan"]
+    told = {entry["cidr"]: {source["kind"] for source in entry["sources"]} for entry in lan["cidrs"]}
+    assert told["192.168.77.0/24"] == {"ansible-facts"}
+    assert "192.168.78.0/24" not in told
+    assert [entry["reason"] for entry in lan["rejected"] if entry["cidr"] == "192.168.78.0/24"] == [
+        "no node has this address as its InternalIP"
+    ]
+    without = {entry["cidr"] for entry in facts_of(alone)["ranges"]["lan"]["cidrs"]}
+    assert "192.168.77.10/32" in without
+    assert "192.168.77.0/24" not in without
