@@ -41,6 +41,7 @@ lay() {
   rm -f "$STATE/guard4" "$STATE/guard6"
   guard_load
   raw_load
+  arp_hold
   overlay_up
   [ "$OPEN" = no ] || overlay_default
 }
