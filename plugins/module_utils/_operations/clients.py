@@ -270,7 +270,7 @@ def _release(
         for one in killswitch_release.held_by(live, context.topology.instance, item)
         if one.key not in kept
     }
-    outcome.actions += killswitch_release.release(context, list(held.values()))
+    outcome.actions += killswitch_release.release(context, list(held.values()), injected=True)
     patches = [patch for item in released if (patch := builder.release_patch(item)) is not None]
     # in check mode admission was not taken off, and would refuse even the dry run
     _patch(context, outcome, patches, send=not (context.check_mode and held))

@@ -88,12 +88,16 @@ def still_injected(context: Context, live: Live, clients: Sequence[Held]) -> dic
     return {one.key: found for one in clients if (found := injected_workloads(one, seen))}
 
 
-def release(context: Context, clients: Sequence[Held]) -> list[Action]:
-    """Takes the admission of these clients away and waits until a pod without the guard would be accepted."""
+def release(context: Context, clients: Sequence[Held], *, injected: bool = False) -> list[Action]:
+    """Takes the admission of these clients away and waits until a pod without the guard would be accepted.
+
+    `injected`: their workloads come next. Then it waits also for admission that an earlier run, which did not get to its end, took
+    away: the API server goes on refusing for about a second.
+    """
     gone = delete(context, [item for one in clients for item in one.admission])
-    if gone and not context.check_mode:
+    if not context.check_mode:
         for one in clients:
-            if one.admission and one.selector is not None:
+            if (injected or one.admission) and one.selector is not None:
                 killswitch_proof.accepted(context, unguarded_pod(one))
     return gone
 
