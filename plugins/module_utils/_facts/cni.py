@@ -6,16 +6,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from . import guards
 from . import observations as obs
+from .cni_config import antrea_config, cilium_config, flannel_configs, node_arguments
 from .distribution import Distribution
 from .observations import at, items, text
 from .world import POLICY_APIS, World, mounted
@@ -205,18 +203,6 @@ def _flannel_backend(world: World, distribution: Distribution, found: CniFound) 
         found.traits["ports"] = ()
 
 
-def antrea_config(world: World) -> tuple[str, Any]:
-    """(reference, the controller's configuration) of Antrea; its ConfigMap's name may carry a hash."""
-    for (namespace, name), data in world.config.items():
-        if name.startswith("antrea-config"):
-            reference = f"configmap/{namespace}/{name}"
-            try:
-                return reference, yaml.safe_load(data.get("antrea-controller.conf") or "") or {}
-            except (yaml.YAMLError, RecursionError, ValueError):
-                world.asking.malformed(f"{reference}: antrea-controller.conf is no YAML")
-    return "", {}
-
-
 def _antrea(world: World, found: CniFound) -> None:
     _reference, controller = antrea_config(world)
     found.ipam = "antrea" if at(controller, "nodeIPAM", "enableNodeIPAM") is True else "nodes"
@@ -243,46 +229,6 @@ def _translates(world: World, distribution: Distribution, name: str) -> bool | N
     if servers and not any(obs.switch(words, "disable-kube-proxy") for words in servers):
         return True  # k3s has it built in
     return None
-
-
-def node_arguments(world: World, distribution: Distribution) -> dict[str, list[str]]:
-    """Arguments of the server nodes of k3s and RKE2 by node name. Agents carry none of the cluster's flags."""
-    keys = {"k3s": "k3s.io/node-args", "rke2": "rke2.io/node-args"}
-    key = keys.get(distribution.name, "")
-    found: dict[str, list[str]] = {}
-    for node in world.nodes:
-        raw = obs.annotations_of(node).get(key, "")
-        try:
-            words = json.loads(raw) if raw else None
-        except ValueError:
-            words = None
-        if isinstance(words, list) and words and words[0] == "server":
-            found[text(at(node, "metadata", "name"))] = [str(word) for word in words]
-    return found
-
-
-def flannel_configs(world: World) -> list[tuple[str, Any]]:
-    """(reference, net-conf.json) of flannel's ConfigMaps: those that a running DaemonSet mounts, else all that there are."""
-    names = ("kube-flannel-cfg", "canal-config", "rke2-canal-config")
-    there = [(namespace, name) for namespace, name in world.config if name in names]
-    used = {
-        (text(at(item, "metadata", "namespace")), name)
-        for item in world.daemonsets
-        if at(item, "status", "desiredNumberScheduled") != 0
-        for name in mounted(item)
-    }
-    found = []
-    for namespace, name in [key for key in there if key in used] or there:
-        reference = f"configmap/{namespace}/{name}"
-        raw = world.config[(namespace, name)].get("net-conf.json")
-        try:
-            config = json.loads(raw) if raw else None
-        except (ValueError, RecursionError):
-            world.asking.malformed(f"{reference}: net-conf.json is no JSON")
-            continue
-        if isinstance(config, dict):
-            found.append((reference, config))
-    return found
 
 
 def _calico_ipam(world: World, found: CniFound) -> str:
@@ -387,16 +333,6 @@ def _cilium(world: World, found: CniFound) -> None:
         found.traits["enforces"] = False
 
 
-def cilium_config(world: World) -> tuple[str, dict[str, str]]:
-    """(reference, data) of Cilium's configuration, in the namespace of its DaemonSet first."""
-    there = [namespace for namespace, name in world.config if name == "cilium-config"]
-    agents = [
-        text(at(item, "metadata", "namespace")) for item in world.daemonsets if obs.labels_of(item).get("k8s-app") == "cilium"
-    ]
-    chosen = [namespace for namespace in there if namespace in agents] or there
-    return world.config_map("cilium-config", *chosen[:1]) if chosen else ("", {})
-
-
 def policy_apis(world: World, resources: Mapping[str, bool]) -> list[str]:
     """API versions with policies that this server serves; `resources` says of each (version kind) whether it is there."""
     found = [version for version, kind in POLICY_APIS if resources.get(f"{version} {kind}")]
@@ -405,13 +341,3 @@ def policy_apis(world: World, resources: Mapping[str, bool]) -> list[str]:
         # The CRD alone does nothing: Cilium has a switch for it that is off by default.
         found = [version for version in found if not version.startswith("policy.networking.k8s.io/")]
     return found
-
-
-def containers_env(item: Mapping[str, Any], name: str) -> str:
-    """Value of an environment variable of a DaemonSet's or pod's containers; empty when it is not there."""
-    spec = at(item, "spec", "template", "spec") or at(item, "spec")
-    for container in items(at(spec, "containers")):
-        for entry in items(at(container, "env")):
-            if at(entry, "name") == name:
-                return text(at(entry, "value"))
-    return ""

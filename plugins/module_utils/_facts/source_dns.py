@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from . import observations as obs
+from .cni_config import server_arguments
+from .distribution import ARGUMENTS
 from .observations import at, items, text
 from .reconcile import Doubt
 from .source_pods import document
@@ -120,13 +121,9 @@ def _kubelet_dns(world: World) -> list[str]:
 def _server_flag(world: World, name: str) -> list[str]:
     """Values of an argument of k3s and RKE2 servers."""
     found: list[str] = []
-    for node in world.nodes:
-        for key in ("k3s.io/node-args", "rke2.io/node-args"):
-            try:
-                words = json.loads(obs.annotations_of(node).get(key) or "[]")
-            except (ValueError, RecursionError):
-                continue
-            found += obs.flag_values([text(word) for word in items(words)], name) or []
+    for key in ARGUMENTS.values():
+        for words in server_arguments(world, key).values():
+            found += obs.flag_values(words, name) or []
     return found
 
 

@@ -13,7 +13,8 @@ import yaml
 
 from .._topology.model import Network
 from . import observations as obs
-from .cni import CniFound, antrea_config, containers_env, flannel_configs, node_arguments
+from .cni import CniFound
+from .cni_config import antrea_config, containers_env, flannel_configs, node_arguments
 from .distribution import DEFAULTS, Distribution
 from .observations import Observation, annotations_of, at, items, mapping, networks, text
 from .world import World

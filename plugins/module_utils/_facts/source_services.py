@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from .._topology.model import Network
 from . import observations as obs
-from .cni import node_arguments
+from .cni_config import node_arguments
 from .distribution import DEFAULTS, Distribution
 from .observations import Observation, at, items, text
 from .source_pods import cluster_api, family_defaults, flags, kubeadm

@@ -164,11 +164,6 @@ def _endpoints(world: World, name: str, namespace: str) -> list[Object]:
     ]
 
 
-def optional_state(world: World, key: str) -> str:
-    api_version, kind = OPTIONAL[key]
-    return world.state(f"{kind} {api_version}")
-
-
 def _config(world: World) -> None:
     """ConfigMaps by name, and those that running CNI DaemonSets mount, wherever they are."""
     wanted = [*CONFIG_MAPS]
