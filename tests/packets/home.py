@@ -76,6 +76,7 @@ class Seen:
     handshakes: int = 0
     ipv6: int = 0
     names: dict[str, int] = field(default_factory=dict)  # questions with the marker, by resolver
+    last_leak: float = 0.0  # when a capture saw the last packet outside the tunnel; 0: none
 
     @property
     def total(self) -> int:
@@ -311,6 +312,19 @@ class Home:
         self.lab.services(**self.endpoints)
         self.cluster_dns.call("set", GATEWAY_NAME, [])
 
+    def gateway_leaves(self) -> float:
+        """As a kubelet deletes a pod: SIGTERM to every container; the sandbox goes after the last has ended. Seconds until then."""
+        assert self.gateway is not None
+        begun = time.monotonic()
+        for process in self.gateway.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self.gateway.processes.values():
+            process.wait(PATIENCE)
+        took = time.monotonic() - begun
+        self.gateway_down()
+        return took
+
     # -- looking ------------------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
@@ -345,6 +359,7 @@ class Home:
         for name, child in self.sensors.items():
             part = child.call("read", reset)
             seen.leaks[name] = part["leaks"]
+            seen.last_leak = max(seen.last_leak, part["last"])
             seen.leaks[f"{name} counter"] = part["counted"]
             seen.examples += [f"{name}: {what} x{count}" for what, count in part["examples"]]
             seen.by_vpn += part["seen"].get("by VPN", 0)
@@ -383,6 +398,18 @@ class Home:
         if missing is not None:
             self.until(what, missing)
         return self.look()
+
+    def watch_on(self, seconds: float) -> Seen:
+        """What happened since the last `clear`, and happens in so many seconds more."""
+        time.sleep(seconds)
+        return self.look()
+
+    def heard(self, pod: Pod) -> bool:
+        """Whether the gateway's sidecar has noticed that this client sends."""
+        assert self.gateway is not None
+        path = self.lab.folder / self.gateway.name / "state-sidecar" / "heard"
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return any(line[0] == pod.ip and line[2] == "0" for line in lines if len(line) == 3)
 
     def answers(self, pod: Pod, kind: str = "udp4 unbound") -> int:
         return len(self.probers[pod.name].call("read", False)["answers"].get(kind, []))

@@ -94,6 +94,7 @@ class Lab:
         self.folder = folder
         self.pods: dict[str, Pod] = {}
         self.base_services = self.more_services = ""
+        self.more_environment: dict[str, str] = {}  # of containers that start from now on
         folder.mkdir(parents=True, exist_ok=True)
         self.tools = self._tools()
         self._network()
@@ -328,7 +329,8 @@ class Lab:
         group = f"setpriv --regid {gid} --clear-groups " if gid else ""
         setup = f'{closed}export PATH={self.tools} && exec {group}"$@"'
         return ["env", f"NETGUARD_STATE={state}", f"NETGUARD_CLIENTS={folder}/clients", f"NETGUARD_GLUETUN={folder}/gluetun",
-                f"POD_IPS={pod.ips}", f"HOST_IPS={','.join(NODES[pod.node])}", "unshare", "-m", "--propagation", "private",
+                f"POD_IPS={pod.ips}", f"HOST_IPS={','.join(NODES[pod.node])}",
+                *(f"{name}={value}" for name, value in self.more_environment.items()), "unshare", "-m", "--propagation", "private",
                 "/bin/sh", "-c", setup, "container", *shell, str(folder / script), *more]  # fmt: skip
 
     @staticmethod

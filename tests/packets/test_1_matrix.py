@@ -299,6 +299,40 @@ def test_f10_gateway_replaced(connected: Stage) -> None:
     EVIDENCE.target("back on a replaced gateway", stage.where, best_of(3, replaced, 3), 3, generous=20)
 
 
+@pytest.mark.everywhere
+def test_f10_gateway_leaves(connected: Stage) -> None:
+    """Its address dies and the routes to it go in the same moment, so that frames would take the node's default route. A gateway
+    that is killed is the positive control; one that is deleted has said goodbye before, and every client is closed by then."""
+    stage, home = connected, connected.home
+
+    def gone(leave: Callable[[], object]) -> tuple[float, Seen]:
+        leave()
+        died = time.monotonic()
+        stage.lab.node_routes("del")
+        stage.lab.exec("node1", "conntrack", "-F", check=False)
+        home.silent(stage.c1)
+        wait_for("the overlay closes", lambda: "default" not in stage.lab.run("c1", "ip route show default dev vxlan0"))
+        seen = home.watch_on(2.0)
+        stage.lab.node_routes()
+        return died, seen
+
+    home.clear()
+    died, seen = gone(home.gateway_down)
+    window = seen.last_leak - died
+    stage.record("F10", "the gateway is killed, its address and the way to it gone: the positive control", seen, block=window)
+    assert {name for name, count in seen.leaks.items() if count} >= {"home router"}, seen.leaks
+    home.gateway_up()
+    home.back(stage.c1)
+    wait_for("the gateway has heard its client", lambda: home.heard(stage.c1))
+    home.clear()
+    begun = time.monotonic()
+    died, seen = gone(home.gateway_leaves)
+    stage.closed("F10", "the gateway is deleted: it says goodbye, then its address and the way to it are gone", seen)
+    EVIDENCE.target("a gateway's goodbye, until its last container has ended", stage.where, died - begun, 2, generous=20)
+    home.gateway_up()
+    stage.closed("F10", "the next gateway", home.look(), recover=home.back(stage.c1))
+
+
 def best_of(rounds: int, measure: Callable[[], float], target: float) -> float:
     """The shortest of some, no more than needed to see the target met."""
     best = measure()

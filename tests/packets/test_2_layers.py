@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +65,61 @@ def test_f9_guard_repairs_itself(connected: Stage) -> None:
     wait_for("closed again, both families", lambda: home.watch(0.3).total == 0)
     stage.closed("F9", "guard flushed while the sidecar lives: put back", home.watch(1.0), block=block)
     home.back(stage.c1)
+
+
+@pytest.mark.everywhere
+def test_f9_the_kernel_closes_alone(connected: Stage) -> None:
+    """The sidecar is killed under an open overlay and does not come back: the lease on the gateway's last answer ends."""
+    stage, home = connected, connected.home
+    home.clear()
+    stage.stop_sidecar(how=signal.SIGKILL)
+    begun = time.monotonic()
+    home.silent(stage.c1)
+    assert "default" in stage.lab.run("c1", "ip route show default dev vxlan0"), "nobody has closed it but the kernel"
+    seen = home.look()
+    last = seen.last_before(time.monotonic())
+    seen = home.watch(1.5)
+    block = max(0.0, (last or begun) - begun)
+    stage.closed("F9", "the client's sidecar is killed and stays away: the kernel alone", seen, block=block)
+    assert seen.quiet, seen.answers
+    stage.lab.client_sidecar(stage.c1)
+    stage.closed("F9", "the sidecar is there again", home.look(), recover=home.back(stage.c1))
+
+
+def test_without_the_kernels_lease(connected: Stage) -> None:
+    """Kernels without the `recent` match: the sidecar closes; a gateway's goodbye is not answered, and waits until it has."""
+    stage, home = connected, connected.home
+    assert home.gateway is not None
+    libraries = stage.folder / "xtables"
+    shutil.copytree(xtables(), libraries)
+    (libraries / "libxt_recent.so").unlink()
+    stage.stop_sidecar()
+    stage.lab.more_environment["XTABLES_LIBDIR"] = str(libraries)
+    try:
+        stage.lab.client_up(stage.c1)
+    finally:
+        stage.lab.more_environment.clear()
+    home.back(stage.c1)
+    assert "-m recent" not in stage.lab.run("c1", "iptables-save")
+    wait_for("the gateway has heard its client", lambda: home.heard(stage.c1))
+    home.clear()
+    home.gateway_leaves()
+    stage.lab.node_routes("del")
+    stage.lab.exec("node1", "conntrack", "-F", check=False)
+    seen = home.watch_on(3.0)
+    stage.lab.node_routes()
+    stage.closed("F10", "no `recent` match: the gateway is deleted, and waits for what its client makes of silence", seen)
+    home.gateway_up()
+    stage.closed("F10", "no `recent` match: the next gateway", home.look(), recover=home.back(stage.c1))
+    stage.stop_sidecar()
+    stage.lab.client_up(stage.c1)
+
+
+def xtables() -> Path:
+    """The folder of the matches that iptables loads."""
+    found = next(Path("/usr/lib").glob("**/xtables/libxt_recent.so"), None)
+    assert found is not None, "the matches of iptables are not where they were expected"
+    return found.parent
 
 
 def test_f9_the_first_container_again(connected: Stage) -> None:

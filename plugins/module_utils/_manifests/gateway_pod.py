@@ -107,6 +107,7 @@ def deployment(
                     # a Service called openvpn or proxy would inject a variable that stops Gluetun
                     "enableServiceLinks": False,
                     "automountServiceAccountToken": False,
+                    # the overlay says goodbye to its clients before the pod's address dies (`scripts.GOODBYE`)
                     "terminationGracePeriodSeconds": 15,
                     # the cluster's resolver is never this pod's: names go through the tunnel or nowhere
                     "dnsPolicy": "None",

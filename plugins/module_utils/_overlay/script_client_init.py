@@ -20,6 +20,7 @@ DIR=${0%/*}
 
 choose_iptables
 choose_ip6tables
+choose_recent
 POD=$(own_address)
 save_default 4
 has_ipv6 && save_default 6
@@ -30,7 +31,6 @@ if [ -z "$POD" ]; then
   die "the pod has no IPv$OUTER address (POD_IPS='${POD_IPS:-}'): the overlay of this gateway needs one"
 fi
 overlay_names
-rm -f "$STATE/guard4" "$STATE/guard6"
 guard_load
 log "guard: IPv4 and IPv6 closed, with ${IPT4} and ${IPT6:-no IPv6}"
 ip link show dev "$INTERFACE" >/dev/null 2>&1 || die "the pod has no interface $INTERFACE"

@@ -18,10 +18,18 @@ DIR=${0%/*}
 # shellcheck source=/dev/null
 . "$DIR/overlay.sh"
 
-trap 'log "ends"; exit 0' TERM INT
+ASKER=
+TUNNEL_ASKER=
+finish() {
+  [ -z "$ASKER" ] || kill "$ASKER" "$TUNNEL_ASKER" 2>/dev/null
+  log ends
+  exit 0
+}
+trap finish TERM INT
 
 choose_iptables
 choose_ip6tables
+choose_recent
 POD=$(own_address)
 [ -n "$POD" ] || die "the pod has no IPv$OUTER address"
 overlay_names
@@ -38,7 +46,6 @@ state() {
 }
 
 lay() {
-  rm -f "$STATE/guard4" "$STATE/guard6"
   guard_load
   raw_load
   arp_hold
@@ -102,9 +109,64 @@ change() { # OVERLAY TUNNEL reason
   state
 }
 
-# Two questions without an answer, two seconds, close the overlay. While it is closed, where the gateway is comes first: if
-# nobody can tell, it is seldom worth a second to ping the old one.
-look() {
+# Where the kernel notes the answers, two processes ask all the time, and a look is no more than reading when the last one came.
+ask() {
+  alive "$ASKER" || {
+    ping -q -i 0.25 -s 16 "$VIA" >/dev/null 2>&1 &
+    ASKER=$!
+  }
+  alive "$TUNNEL_ASKER" || {
+    ping -q -i 0.5 -s 16 "$TUNNEL_MARK" >/dev/null 2>&1 &
+    TUNNEL_ASKER=$!
+  }
+}
+
+# The kernel's time of the last answer in a list; nothing when there was none, or the gateway has said goodbye since.
+# Fails without the list: it goes with the rules that name it.
+noted() {
+  noted_line=
+  NOTED=
+  [ -r "/proc/net/xt_recent/$1" ] || return 1
+  read -r noted_line <"/proc/net/xt_recent/$1"
+  NOTED=${noted_line#*last_seen: }
+  NOTED=${NOTED%% *}
+}
+
+noted "$ANSWERS"
+LAST=$NOTED # of the time before this sidecar
+LAST_TUNNEL=
+SILENT=0
+SILENT_TUNNEL=0
+look_noted() {
+  ask
+  noted "$ANSWERS_TUNNEL"
+  if [ "$NOTED" = "$LAST_TUNNEL" ]; then SILENT_TUNNEL=$((SILENT_TUNNEL + 1)); else SILENT_TUNNEL=0; fi
+  LAST_TUNNEL=$NOTED
+  noted "$ANSWERS" || repair
+  if [ "$NOTED" = "$LAST" ]; then SILENT=$((SILENT + 1)); else SILENT=0; fi
+  LAST=$NOTED
+  if [ "$OPEN" = no ]; then
+    if [ "$SILENT" -eq 0 ] && [ -n "$NOTED" ] && [ -n "$PEER" ]; then
+      SILENT_TUNNEL=0
+      change yes unknown 'the gateway answers'
+    else
+      change no down "no answer from the gateway ${PEER:-${GATEWAY:-$GATEWAY_NAME}} over the overlay"
+      follow
+    fi
+  elif [ -z "$NOTED" ]; then
+    change no down "the gateway $PEER has said goodbye"
+  elif [ "$SILENT" -gt 0 ] && [ "$SILENT_TUNNEL" -gt 0 ] && [ "$TUNNEL" = up ] || [ "$SILENT" -ge 5 ]; then
+    change no down "no answer from the gateway $PEER over the overlay"
+  elif [ "$SILENT_TUNNEL" -eq 0 ]; then
+    change yes up 'its tunnel is up'
+  elif [ "$SILENT_TUNNEL" -ge 5 ] || { [ "$SILENT_TUNNEL" -ge 2 ] && [ "$TUNNEL" = up ]; }; then
+    change yes down 'the gateway answers, its tunnel is down'
+  fi
+}
+
+# Elsewhere: two questions without an answer, two seconds, close the overlay. While it is closed, where the gateway is comes
+# first: if nobody can tell, it is seldom worth a second to ping the old one.
+look_asked() {
   if [ "$OPEN" = no ]; then
     if { follow || [ $((turn % 4)) -eq 0 ]; } && [ -n "$PEER" ] && answers "$VIA"; then
       change yes unknown 'the gateway answers' # its tunnel is the next question, and may take a second
@@ -121,7 +183,7 @@ look() {
 }
 
 repair() {
-  guard_intact && guard_gate_intact && overlay_intact && return 0
+  guard_intact && overlay_intact && return 0
   REPAIRED=$((REPAIRED + 1))
   log 'repair: rules, link or routes had been changed'
   lay
@@ -133,11 +195,16 @@ overlay_no_default
 state
 log "sidecar: $ADDRESS waits for the gateway ${PEER:-${GATEWAY:-$GATEWAY_NAME}}"
 turn=0
+if [ "$RECENT" = yes ]; then
+  log "the kernel itself closes the overlay ${LEASE} s after the gateway's last answer"
+else
+  log 'warning: no kernel match called recent here: the overlay closes when the sidecar has missed two answers'
+fi
 while :; do
-  look
+  if [ "$RECENT" = yes ]; then look_noted; else look_asked; fi
   turn=$((turn + 1))
   if [ $((turn % 5)) -eq 0 ]; then repair; fi
-  # a pod that waits asks often, one that works asks once a second
+  # a pod that waits looks often, one that works once a second
   if [ "$OPEN $TUNNEL" = 'yes up' ]; then run sleep 1; else run sleep 0.2; fi
 done
 """

@@ -25,7 +25,8 @@ ask() {
   ask_type=A
   [ "$OUTER" = 4 ] || ask_type=AAAA
   for ask_server in $DNS_SERVERS; do
-    ask_text=$(dig +noall +comments +answer +time=1 +tries=1 "@$ask_server" "$1." "$ask_type" 2>/dev/null)
+    run dig +noall +comments +answer +time=1 +tries=1 "@$ask_server" "$1." "$ask_type" >"$STATE/asked" 2>/dev/null
+    ask_text=$(cat "$STATE/asked")
     case $ask_text in
       *'status: NOERROR'* | *'status: NXDOMAIN'*)
         printf '%s\n' "$ask_text" | awk -v t="$ask_type" '$4 == t { print $5 }' | sort -u >"$STATE/names/$1"
@@ -126,6 +127,40 @@ silence() {
     esac
     [ "$turn_what" = still ] || log "client $turn_outer: $turn_what"
   done <"$STATE/turns"
+}
+
+# The pod goes, and its address with it: frames that clients still send would follow the routes of their nodes, in clear, wherever
+# those lead then. So nothing is answered or sent any more, and each client is asked something, which closes it at once
+# (`guard_answers`): its answer tells that nothing more will come. One that cannot answer (a kernel without the `recent` match, a
+# broken network) closes by itself when its questions stay unanswered: that is what the rest of the time is for.
+GOODBYES=4 # rounds, of up to a second
+goodbye() {
+  [ -n "${U32:-}" ] || return 0 # this sidecar has hardly begun
+  LEAVING=yes
+  mangle_text 4 | restore 4 || log 'error: the rules for leaving cannot be loaded'
+  mkdir -p "$STATE/closed"
+  rm -f "$STATE/closed/"*
+  goodbye_round=0
+  while [ "$goodbye_round" -lt "$GOODBYES" ]; do
+    goodbye_round=$((goodbye_round + 1))
+    goodbye_asked=
+    while read -r goodbye_outer goodbye_inner _; do
+      [ ! -e "$STATE/closed/$goodbye_inner" ] || continue
+      { ping -q -c 2 -i 0.2 -W 1 -s 16 "$goodbye_inner" >/dev/null 2>&1 && : >"$STATE/closed/$goodbye_inner"; } &
+      goodbye_asked="$goodbye_asked $!"
+    done <"$CLIENTS"
+    # shellcheck disable=SC2086 # a list
+    [ -z "$goodbye_asked" ] || wait $goodbye_asked
+    goodbye_left=
+    while read -r goodbye_outer goodbye_inner _; do
+      # who has not been heard lately is closed, or gone
+      awk -v outer="$goodbye_outer" -v limit="$SILENT_AFTER" '$1 == outer && $3 >= 0 && $3 < limit { found = 1 } END { exit !found }' \
+        "$STATE/heard" || continue
+      [ -e "$STATE/closed/$goodbye_inner" ] || goodbye_left="$goodbye_left $goodbye_outer"
+    done <"$CLIENTS"
+    [ -n "$goodbye_left" ] || break
+  done
+  [ -z "$goodbye_left" ] || log "goodbye: not answered by$goodbye_left"
 }
 
 peers() {

@@ -13,6 +13,7 @@ SCRIPT = r"""#!/bin/sh
 # that its parser (which reads INPUT, OUTPUT and nat PREROUTING) meets nothing it does not know. When Gluetun fails to start it
 # flushes `filter` and opens the policies: what must hold then stands in mangle, and the sidecar puts the rest back.
 
+LEAVING=no # yes: the pod goes, and its clients hear nothing more but that
 NET_TABLE=4753 # SAVED_TABLE: the way to the clients' pods, beside the tunnel's routes
 
 gateway_names() {
@@ -41,7 +42,7 @@ mangle_text() {
 # From the overlay to the tunnel and back, and nothing else: not to the home, the cluster, or another client.
 mangle_forward() {
   a='-A NETGUARD-FORWARD'
-  if [ "$family" = 4 ]; then
+  if [ "$family" = 4 ] && [ "$LEAVING" = no ]; then
     echo "$a -i $VXLAN -o $TUNNEL -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
     echo "$a -i $TUNNEL -o $VXLAN -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
     echo "$a -i $VXLAN -o $TUNNEL -s $NETWORK -j RETURN"
@@ -54,9 +55,13 @@ mangle_forward() {
 mangle_local() {
   a='-A NETGUARD-LOCAL'
   if [ "$family" = 4 ]; then
-    echo "$a -i $VXLAN -d $NETWORK -p icmp --icmp-type echo-request -j RETURN"
-    echo "$a -i $VXLAN -d $VIA -p udp --dport 53 -j RETURN"
-    echo "$a -i $VXLAN -d $VIA -p tcp --dport 53 -j RETURN"
+    if [ "$LEAVING" = yes ]; then
+      echo "$a -i $VXLAN -d $VIA -p icmp --icmp-type echo-reply -j RETURN"
+    else
+      echo "$a -i $VXLAN -d $NETWORK -p icmp --icmp-type echo-request -j RETURN"
+      echo "$a -i $VXLAN -d $VIA -p udp --dport 53 -j RETURN"
+      echo "$a -i $VXLAN -d $VIA -p tcp --dport 53 -j RETURN"
+    fi
     echo "$a ! -i $VXLAN -d $NETWORK ! -s $NETWORK -j DROP"
   fi
   echo "$a -i $VXLAN -j DROP"
@@ -83,6 +88,10 @@ mangle_output() {
   echo "$a -p udp --dport $PORT -m conntrack --ctstate ESTABLISHED --ctdir REPLY -j RETURN"
   echo "$a -p udp --dport $PORT -j DROP"
   echo "$a -o $TUNNEL -j RETURN"
+  if [ "$LEAVING" = yes ]; then
+    [ "$family" = 6 ] || echo "$a -o $VXLAN -s $VIA -p icmp --icmp-type echo-request -j RETURN"
+    echo "$a -o $VXLAN -j DROP"
+  fi
   [ "$family" = 6 ] || echo "$a -o $VXLAN -j RETURN"
   if [ "$DNS" = split ]; then
     # shellcheck disable=SC2086 # a list

@@ -24,8 +24,10 @@ REPAIRED=0
 TURN=0
 
 finish() {
+  trap '' TERM INT
   [ -z "$RESOLVER" ] || kill "$RESOLVER" 2>/dev/null
   [ -z "$ANSWERER" ] || kill "$ANSWERER" 2>/dev/null
+  goodbye
   log ends
   exit 0
 }
@@ -42,7 +44,7 @@ tunnel_works() {
     '') return 1 ;;
   esac
   [ -n "$HEALTH" ] || return 0
-  wget -q -T 1 -O /dev/null "http://$HEALTH/" 2>/dev/null
+  run wget -q -T 1 -O /dev/null "http://$HEALTH/" 2>/dev/null
 }
 
 # The clients learn whether the tunnel is up by an address that answers only then.

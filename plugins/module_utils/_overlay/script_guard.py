@@ -13,10 +13,19 @@ SCRIPT = r"""#!/bin/sh
 # only while the gateway answers over the overlay: frames sent before could leave the node by its default route.
 # A frame of the overlay carries MARK, which its inner packet got on the way to vxlan0: a datagram that an application
 # itself addresses to the gateway's port has none.
+#
+# Where the kernel has the `recent` match it closes by itself as well, whatever becomes of the sidecar: what leaves by the tunnel
+# passes only for LEASE seconds after the gateway's last answer, and no longer once the gateway has said goodbye (a question of
+# its own, the only one that it ever asks; the answer tells it that nothing more will come).
 
 MARK=0x4e000000/0xff000000
+LEASE=1
+LISTED='--mask 0.0.0.0 --rsource --name' # one entry, whoever has answered
+ANSWERS=netguard-gateway
+ANSWERS_TUNNEL=netguard-tunnel
 OPEN=no
 PEER= # the address of the gateway's pod
+GUARD= # what was loaded last, as `guard_seen` tells it
 
 # The node, as it asks for the pod's health: by its own addresses, or (bridges, Cilium) by that of the pod's own router.
 hosts_of() {
@@ -49,7 +58,7 @@ guard_text() {
   family=$1
   echo '*filter'
   printf ':%s DROP [0:0]\n' INPUT OUTPUT FORWARD
-  printf ':NETGUARD-%s - [0:0]\n' IN OUT TUNNEL OPEN PEER-IN PEER-OUT
+  printf ':NETGUARD-%s - [0:0]\n' IN OUT GATEWAY TUNNEL OPEN PEER-IN PEER-OUT
   jump "$family" filter INPUT NETGUARD-IN
   jump "$family" filter OUTPUT NETGUARD-OUT
   guard_input
@@ -64,6 +73,10 @@ guard_input() {
   if [ "$family" = 4 ]; then
     # an answer to a packet for the tunnel's address that comes by another way would tell who is behind it
     echo "$a ! -i $VXLAN -d $NETWORK -j DROP"
+    if [ "$RECENT" = yes ]; then
+      echo "$a -i $VXLAN -d $ADDRESS -p icmp -j NETGUARD-GATEWAY"
+      guard_answers
+    fi
     echo "$a -i $VXLAN -d $ADDRESS -m conntrack --ctstate ESTABLISHED -j ACCEPT"
     echo "$a -i $VXLAN -d $ADDRESS -p icmp --icmp-type destination-unreachable -m conntrack --ctstate RELATED -j ACCEPT"
     for item in $FORWARDS; do
@@ -96,6 +109,18 @@ guard_input() {
   echo "$a -j DROP"
 }
 
+guard_answers() {
+  b='-A NETGUARD-GATEWAY'
+  answer='-p icmp --icmp-type echo-reply -m conntrack --ctstate ESTABLISHED'
+  echo "$b -s $(overlay_mark) $answer -m recent --set $LISTED $ANSWERS_TUNNEL"
+  for item in "$(overlay_gateway)" "$(overlay_mark)"; do
+    echo "$b -s $item $answer -m recent --set $LISTED $ANSWERS -j ACCEPT"
+  done
+  goodbye="-s $(overlay_gateway) -p icmp --icmp-type echo-request -m length --length 0:128"
+  echo "$b $goodbye -m recent --remove $LISTED $ANSWERS"
+  echo "$b $goodbye -j ACCEPT"
+}
+
 guard_output() {
   a='-A NETGUARD-OUT'
   echo "$a -o lo -j ACCEPT"
@@ -106,6 +131,8 @@ guard_output() {
     for item in "$(overlay_gateway)" "$(overlay_mark)"; do # the handshake carries nothing of the application's
       echo "-A NETGUARD-TUNNEL -s $ADDRESS -d $item -p icmp --icmp-type echo-request -m length --length 0:128 -j ACCEPT"
     done
+    [ "$RECENT" = no ] ||
+      echo "-A NETGUARD-TUNNEL -s $ADDRESS -d $(overlay_gateway) -p icmp --icmp-type echo-reply -m length --length 0:128 -j ACCEPT"
     echo '-A NETGUARD-TUNNEL -j NETGUARD-OPEN'
     echo '-A NETGUARD-TUNNEL -j DROP'
     echo "$a -s $NETWORK -j DROP"
@@ -146,7 +173,11 @@ neighbours() {
 # The part that changes with the gateway: who it is, and whether it answers.
 gate_text() {
   if [ "$family" = 4 ] && [ "$OPEN" = yes ]; then
-    echo "-A NETGUARD-OPEN -s $ADDRESS -j ACCEPT"
+    if [ "$RECENT" = yes ]; then
+      echo "-A NETGUARD-OPEN -s $ADDRESS -m recent --rcheck --seconds $LEASE $LISTED $ANSWERS -j ACCEPT"
+    else
+      echo "-A NETGUARD-OPEN -s $ADDRESS -j ACCEPT"
+    fi
   fi
   if [ "$family" = "$OUTER" ] && [ -n "$PEER" ]; then
     echo "-A NETGUARD-PEER-IN -s $PEER -p udp --sport $PORT -j ACCEPT"
@@ -166,12 +197,15 @@ guard_gate() {
       echo COMMIT
     } | restore "$family" || return 1
   done
+  guard_mark
 }
 
 guard_load() {
   guard_text 4 | restore 4 || guard_refuse 4
   [ -z "$IPT6" ] || guard_text 6 | restore 6 || guard_refuse 6
-  guard_intact || die 'the guard was loaded and is not there'
+  # an application as root, without CAP_DAC_OVERRIDE, must not write the answers itself
+  [ "$RECENT" = no ] || chmod 0400 "/proc/net/xt_recent/$ANSWERS" "/proc/net/xt_recent/$ANSWERS_TUNNEL" 2>/dev/null
+  guard_mark || die 'the guard was loaded and is not there'
 }
 
 # The full set does not load (a match is missing): close what can be closed, and stop.
@@ -180,48 +214,38 @@ guard_refuse() {
   die "the rules of IPv$1 cannot be loaded: the pod stays closed and does not start"
 }
 
-guard_intact() {
-  guard_intact_in 4 || return 1
-  [ -z "$IPT6" ] || guard_intact_in 6
-}
-guard_intact_in() {
-  guard_now=$(tables_of "$1" filter) || return 1
-  for guard_chain in INPUT OUTPUT FORWARD; do
-    case $guard_now in
-      *":$guard_chain DROP"*) ;;
-      *) return 1 ;;
-    esac
-  done
-  for guard_pair in INPUT:IN OUTPUT:OUT; do
-    guard_chain=${guard_pair%:*}
-    guard_own=NETGUARD-${guard_pair#*:}
-    [ "$(printf '%s\n' "$guard_now" | grep "^-A $guard_chain " | head -n 1)" = "-A $guard_chain -j $guard_own" ] || return 1
-    [ "$(printf '%s\n' "$guard_now" | grep "^-A $guard_own " | tail -n 1)" = "-A $guard_own -j DROP" ] || return 1
-  done
-  # without its accepts a closed pod stays closed: whole chains are compared only against what was loaded
-  guard_now=$(printf '%s\n' "$guard_now" | grep '^-A NETGUARD-\(IN\|OUT\|TUNNEL\) ')
-  if [ -f "$STATE/guard$1" ]; then
-    [ "$guard_now" = "$(cat "$STATE/guard$1")" ]
-  else
-    printf '%s\n' "$guard_now" >"$STATE/guard$1"
-  fi
+# What counts of both families, without counters: policies, the first rule of the chains that we jump from, our own chains.
+# One look costs five processes, so it can be had every few seconds.
+guard_seen() {
+  {
+    "$IPT4-save" -t filter
+    [ -z "$IPT6" ] || "$IPT6-save" -t filter
+  } | awk '
+    /^\*/ { first["INPUT"] = first["OUTPUT"] = 1; next }
+    /^:(INPUT|OUTPUT|FORWARD) / { print $1, $2; next }
+    /^:NETGUARD-/ { print $1; next }
+    /^-A NETGUARD-/ { print; next }
+    $1 == "-A" && first[$2] { first[$2] = 0; print }'
 }
 
-# The rules that change with the gateway: what passes must be what the sidecar means now, no more (it would leak) and no less
-# (the pod would stay closed for good).
-guard_gate_intact() {
-  guard_gate_intact_in 4 || return 1
-  [ -z "$IPT6" ] || guard_gate_intact_in 6
+# After each load of ours: what stands there is what must stand there from now on, if it closes the pod.
+guard_mark() {
+  GUARD=
+  guard_now=$(guard_seen)
+  for guard_family in 4 ${IPT6:+6}; do
+    guard_part=${guard_now#*:INPUT}
+    [ "$guard_family" = 4 ] || guard_part=${guard_part#*:INPUT}
+    guard_part=":INPUT${guard_part%%:INPUT*}"
+    for guard_line in ':INPUT DROP' ':OUTPUT DROP' ':FORWARD DROP' '-A INPUT -j NETGUARD-IN' '-A OUTPUT -j NETGUARD-OUT' \
+      '-A NETGUARD-IN -j DROP' '-A NETGUARD-OUT -j DROP'; do
+      case $guard_part in
+        *"$guard_line"*) ;;
+        *) return 1 ;;
+      esac
+    done
+  done
+  GUARD=$guard_now
 }
-guard_gate_intact_in() {
-  guard_now=$(tables_of "$1" filter) || return 1
-  guard_wanted=
-  [ "$1" = 6 ] || [ "$OPEN" = no ] || guard_wanted="OPEN $ADDRESS"
-  if [ "$1" = "$OUTER" ] && [ -n "$PEER" ]; then
-    guard_wanted="$(printf '%s\nPEER-IN %s\nPEER-OUT %s' "$guard_wanted" "$PEER" "$PEER" | sed '/^$/d')"
-  fi
-  guard_passes=$(printf '%s\n' "$guard_now" | grep '^-A NETGUARD-\(OPEN\|PEER-IN\|PEER-OUT\) ' | grep -v -- ' -j DROP$' |
-    sed 's/^-A NETGUARD-\([A-Z-]*\) -[sd] \([^ /]*\).*/\1 \2/' | sort)
-  [ "$guard_passes" = "$guard_wanted" ]
-}
+
+guard_intact() { [ -n "$GUARD" ] && [ "$(guard_seen)" = "$GUARD" ]; }
 """

@@ -226,6 +226,14 @@ choose_ip6tables() {
     die "no working ip6tables of the nft build ($choose_found), and the kernel speaks IPv6: the pod cannot be closed"
   fi
 }
+# Whether the kernel can remember when something was last seen (its `recent` match): not every kernel has it.
+choose_recent() {
+  RECENT=no
+  ipt 4 -N NETGUARD-TRY 2>/dev/null
+  ipt 4 -A NETGUARD-TRY -m recent --rcheck --seconds 1 --mask 0.0.0.0 --rsource --name netguard-try 2>/dev/null && RECENT=yes
+  ipt 4 -F NETGUARD-TRY
+  ipt 4 -X NETGUARD-TRY
+}
 ipt() {
   ipt_family=$1
   shift

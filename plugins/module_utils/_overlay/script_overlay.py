@@ -139,21 +139,19 @@ overlay_no_default() {
 
 # Cheap to ask, every few seconds: are link and routes as they should be?
 overlay_intact() {
-  overlay_seen=$(ip route show table all 2>/dev/null | grep '^default ' | grep -v "table $SAVED_TABLE\|dev $VXLAN")
-  [ -z "$overlay_seen" ] || return 1
-  if has_ipv6; then
-    overlay_seen=$(ip -6 route show table all 2>/dev/null | grep '^default ' | grep -v "table $SAVED_TABLE")
-    [ -z "$overlay_seen" ] || return 1
-  fi
-  case $(ip -d -o link show dev "$VXLAN" 2>/dev/null) in
-    *UP*"vxlan id $VNI "*) ;;
-    *) return 1 ;;
-  esac
-  [ -n "$(ip -o addr show dev "$VXLAN" to "$ADDRESS" 2>/dev/null)" ] || return 1
-  [ "$OPEN" = no ] || [ -n "$(ip route show default dev "$VXLAN")" ] || return 1
-  [ -z "$PEER" ] || case $(bridge fdb show dev "$VXLAN") in
-    *"$VIA_MAC dst $PEER "*) ;;
-    *) return 1 ;;
-  esac
+  {
+    ip route show table all
+    ! has_ipv6 || ip -6 route show table all
+    ip -d addr show dev "$VXLAN"
+    bridge fdb show dev "$VXLAN"
+  } 2>/dev/null | awk -v open="$OPEN" -v link="$VXLAN" -v way="default via $VIA dev $VXLAN " -v vni="vxlan id $VNI " -v address="inet $ADDRESS/" \
+    -v saved="table $SAVED_TABLE" -v peer="${PEER:+$VIA_MAC dst $PEER }" '
+    index($0, way) == 1 { ours = 1; next }
+    /^default / && !index($0, saved) { others = 1 }
+    index($0, ": " link ":") && /[<,]UP[,>]/ { up = 1 }
+    index($0, vni) { right = 1 }
+    index($0, address) { addressed = 1 }
+    peer != "" && index($0, peer) { known = 1 }
+    END { exit !(!others && up && right && addressed && (open == "no" || ours) && (peer == "" || known)) }'
 }
 """

@@ -14,7 +14,9 @@ the sidecar's container. `CLIENT_METRICS` prints the state as Prometheus text.
 **Gateway pod.** `GATEWAY_SCRIPTS` and `SETTINGS_FILE` at `MOUNT`; a second ConfigMap with the one key `CLIENTS_FILE`
 (`settings.render_clients`) at `CLIENTS_MOUNT` in both, as a whole volume and not by subPath, so that a changed list is followed.
 First init container: `GATEWAY_INIT`, privileged unless the pod sets the sysctl net.ipv4.ip_forward=1; before Gluetun.
-Beside Gluetun: `GATEWAY_SIDECAR` with `GATEWAY_CAPABILITIES`; an emptyDir at `GLUETUN_STATE` in both lets the sidecar follow
+Beside Gluetun: `GATEWAY_SIDECAR` with `GATEWAY_CAPABILITIES`, which on SIGTERM says goodbye to its clients before it ends: up
+to `GOODBYE` seconds, so the pod needs a longer grace period. The pod's address lives until its last container has ended, so no hook
+is needed; an emptyDir at `GLUETUN_STATE` in both lets the sidecar follow
 a port that the provider hands out. Both need `POD_IPS`. Probe: `GATEWAY_READY` (dnsmasq, rules and tunnel).
 Gluetun needs FIREWALL_INPUT_PORTS=<overlay port>,<finder_port>, FIREWALL_OUTBOUND_SUBNETS=<pod ranges>,<cluster DNS>/32 and
 DNS_SERVER=off; no post-rules: FORWARD, nat POSTROUTING, nat PREROUTING and mangle are ours (one owner per rule) and are put
@@ -57,6 +59,9 @@ def finder_port(overlay_port: int) -> int:
 
 POD_IPS = "POD_IPS"
 HOST_IPS = "HOST_IPS"
+
+#: Seconds that a gateway's goodbye may take; usually half a second (`clients.sh`, rounds of a ping each).
+GOODBYE = 8
 
 #: Group of the client's sidecar (`runAsGroup`).
 SIDECAR_GID = 4753

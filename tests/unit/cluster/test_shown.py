@@ -16,7 +16,7 @@ from ansible_collections.homelab.netguard.plugins.module_utils._cluster.shown im
 from ansible_collections.homelab.netguard.plugins.module_utils._cluster.transport import missing_right, refusal, unreadable
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.reader import Absent, Forbidden, Unreadable
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import Key
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 secrets = st.text("xyz", min_size=6, max_size=9).map(lambda text: f"@{text}@")
@@ -28,6 +28,7 @@ def secret(values: dict[str, str], field: str = "data") -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "annotations": annotations}, field: dict(values)}
 
 
+@settings(deadline=None)
 @given(data, data, st.sampled_from(["data", "stringData"]))
 def test_no_secret_value_is_shown_and_every_change_is(before: dict[str, str], after: dict[str, str], field: str) -> None:
     key = Key("v1", "Secret", "n", "s")

@@ -21,7 +21,7 @@ from ansible_collections.homelab.netguard.plugins.module_utils._manifests.gatewa
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.gateway_side import reverse_zones
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.images import Images
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import Desired, Live
-from ansible_collections.homelab.netguard.plugins.module_utils._overlay import scripts
+from ansible_collections.homelab.netguard.plugins.module_utils._overlay import scripts as overlay_scripts
 from ansible_collections.homelab.netguard.plugins.module_utils._topology.parse import parse
 
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -104,6 +104,7 @@ def test_pod_and_rollout(scripts: str) -> None:
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
     assert spec["enableServiceLinks"] is False
     assert spec["automountServiceAccountToken"] is False
+    assert spec["terminationGracePeriodSeconds"] > overlay_scripts.GOODBYE
     assert spec["dnsPolicy"] == "None"
     assert spec["dnsConfig"] == {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "1"}]}
     assert pod(desired)["metadata"]["labels"]["istio.io/dataplane-mode"] == "none"
@@ -574,7 +575,7 @@ def test_the_settings_of_our_scripts() -> None:
     assert values["POD_RANGES"] == "10.42.0.0/16"
     assert values["DNS"] == "vpn"
     assert values["REVERSE_ZONES"] == ""
-    assert set(files) == {*scripts.GATEWAY_SCRIPTS, "settings.sh"}
+    assert set(files) == {*overlay_scripts.GATEWAY_SCRIPTS, "settings.sh"}
 
 
 def test_split_names_only_our_own_zones() -> None:

@@ -144,6 +144,12 @@ def test_commands_name_scripts_that_exist() -> None:
         assert command[1].removeprefix(f"{scripts.MOUNT}/") in scripts.GATEWAY_SCRIPTS
 
 
+def test_a_goodbye_ends_in_time() -> None:
+    """Rounds of two questions 0.2 s apart and an answer's second; the rules and the shell come on top."""
+    rounds = int(scripts.GATEWAY_SCRIPTS["clients.sh"].split("GOODBYES=")[1].split()[0])
+    assert rounds * 1.2 + 2 < scripts.GOODBYE
+
+
 def test_a_config_map_holds_them() -> None:
     """A ConfigMap is at most 1 MiB; what stands in each client's is far below."""
     assert sum(map(len, scripts.CLIENT_SCRIPTS.values())) < 100_000
