@@ -186,8 +186,8 @@ class Home:
 
     # -- pods -------------------------------------------------------------------------------------------------------------
 
-    def client_pod(self, name: str, last: int, node: str = "node1") -> Pod:
-        pod = self.lab.pod(name, node, last)
+    def client_pod(self, name: str, last: int, node: str = "node1", interface: str = "eth0") -> Pod:
+        pod = self.lab.pod(name, node, last, interface)
         self.sense(f"{name} pod", node, pod.veth, "pod")
         return pod
 
@@ -261,10 +261,11 @@ class Home:
         settings_changes: Mapping[str, object] | None = None,
         services: tuple[settings.ClientService, ...] = (settings.ClientService(CLIENTS),),
         environment: Mapping[str, str] | None = None,
+        interface: str = "eth0",
     ) -> Pod:
         """A new gateway pod, at a new address each time, with init container, Gluetun's stand-in and sidecar."""
         self.generation += 1
-        pod = self.lab.pod(f"gw{self.generation}", "node2", 150 + self.generation % 80)
+        pod = self.lab.pod(f"gw{self.generation}", "node2", 150 + self.generation % 80, interface)
         self.gateway = pod
         self.lab.gateway_init(pod, self.lab.gateway_settings(**(settings_changes or {})), settings.render_clients(services))
         if gluetun:

@@ -78,6 +78,7 @@ class Pod:
     ip: str
     ip6: str
     veth: str
+    interface: str = "eth0"
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -218,19 +219,19 @@ class Lab:
             self.run(node, f"ip route {verb} {v4} via {NODES[other][0]}", check=False)
             self.run(node, f"ip -6 route {verb} {v6} via {NODES[other][1]}", check=False)
 
-    def pod(self, name: str, node: str, last: int) -> Pod:
+    def pod(self, name: str, node: str, last: int, interface: str = "eth0") -> Pod:
         """A sandbox as the CNI leaves it: no container has run yet."""
         self._namespace(name)
         self.exec(name, "sysctl", "-qw", "net.ipv4.ip_forward=0")
         self.exec(name, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
         veth = f"v-{name}"[:15]
-        self.link(node, veth, name, "eth0")
-        pod = Pod(name, node, f"198.51.100.{last}", f"2001:db8:{'a' if node == 'node1' else 'b'}::{last:x}", veth)
+        self.link(node, veth, name, interface)
+        pod = Pod(name, node, f"198.51.100.{last}", f"2001:db8:{'a' if node == 'node1' else 'b'}::{last:x}", veth, interface)
         router, router6 = self._router(node), self._router6(node)
         if self.profile == "flannel":
             self.run(node, f"ip link set {veth} master cni0")
-            self.run(name, f"ip addr add {pod.ip}/25 dev eth0")
-            self.run(name, f"ip -6 addr add {pod.ip6}/64 dev eth0 nodad")
+            self.run(name, f"ip addr add {pod.ip}/25 dev {interface}")
+            self.run(name, f"ip -6 addr add {pod.ip6}/64 dev {interface} nodad")
             self.run(name, f"ip route add 198.51.100.0/24 via {router}")
             self.run(name, f"ip route add default via {router}")
             self.run(name, f"ip -6 route add default via {router6}")
@@ -241,13 +242,13 @@ class Lab:
             self.run(node, f"ip -6 addr add fe80::1/64 dev {veth} nodad", check=False)
             self.run(node, f"ip route replace {pod.ip}/32 dev {veth}")
             self.run(node, f"ip -6 route replace {pod.ip6}/128 dev {veth}")
-            self.run(name, f"ip addr add {pod.ip}/32 dev eth0")
-            self.run(name, f"ip -6 addr add {pod.ip6}/128 dev eth0 nodad")
-            self.run(name, f"ip route add {via}/32 dev eth0 scope link")
-            self.run(name, f"ip route add default via {via} dev eth0")
+            self.run(name, f"ip addr add {pod.ip}/32 dev {interface}")
+            self.run(name, f"ip -6 addr add {pod.ip6}/128 dev {interface} nodad")
+            self.run(name, f"ip route add {via}/32 dev {interface} scope link")
+            self.run(name, f"ip route add default via {via} dev {interface}")
             if self.profile == "cilium":
-                self.run(name, f"ip -6 route add {via6}/128 dev eth0")
-            self.run(name, f"ip -6 route add default via {via6} dev eth0")
+                self.run(name, f"ip -6 route add {via6}/128 dev {interface}")
+            self.run(name, f"ip -6 route add default via {via6} dev {interface}")
         self.pods[name] = pod
         return pod
 
@@ -294,7 +295,7 @@ class Lab:
         rules = "\n".join(f"{match} accept" for match in allow)
         table = f"policy_{pod.name}"
         # by the pod's own link, not by the address that a packet claims
-        mac = self.run(pod.name, "ip -o link show dev eth0").split("link/ether ")[1].split()[0]
+        mac = self.run(pod.name, f"ip -o link show dev {pod.interface}").split("link/ether ")[1].split()[0]
         self.nft(
             pod.node,
             f"table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n"

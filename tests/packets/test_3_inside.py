@@ -203,6 +203,33 @@ def test_c2_a_second_interface(connected: Stage) -> None:
     home.known(stage.c1)
 
 
+def test_c2_another_name_of_the_interface(connected: Stage) -> None:
+    """Neither end's own interface is called eth0, and the client has a second one with the first default route."""
+    stage, home = connected, connected.home
+    pod = home.client_pod("named", 16, interface="ens3")
+    stage.lab.link("home", "to-named", "named", "net1")
+    stage.lab.run("home", "ip link set to-named master lan")
+    stage.lab.run("named", "ip addr add 192.0.2.51/25 dev net1")
+    stage.lab.run("named", "ip route add default via 192.0.2.1 dev net1 metric 5")
+    home.gateway_down()
+    home.gateway_up(interface="pod0")
+    home.known(stage.c1, pod)
+    stage.lab.client_up(pod)
+    wait_for("ready", lambda: stage.lab.client_ready(pod), pause=0.1)
+    out = home.child("named", lambda: frames.Sender("ens3"))
+    home.back(stage.c1)
+    home.clear()
+    for interface in ("ens3", "net1"):
+        assert out.call("datagram", HOST, 4242, MARKER, 0, interface) in ("PermissionError", "OSError"), interface
+        assert not out.call("connects", HOST, 4243, interface, 0.3), interface
+    assert out.call("connects", HOST, 4243, "", 20), "the tunnel"
+    stage.closed("C2", "neither the client's nor the gateway's interface is called eth0", home.look())
+    home.drop(out)
+    home.remove(pod)
+    home.known(stage.c1)
+    home.gateway_down()
+
+
 def test_e1_flows_from_before(connected: Stage) -> None:
     """Flows opened before the guard, untracked, with a server that never stops sending: cut, nothing more from the pod."""
     stage, home = connected, connected.home

@@ -18,6 +18,7 @@ DIR=${0%/*}
 # shellcheck source=/dev/null
 . "$DIR/overlay.sh"
 
+choose_interface
 choose_iptables
 choose_ip6tables
 choose_recent

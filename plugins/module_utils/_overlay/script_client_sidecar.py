@@ -27,6 +27,7 @@ finish() {
 }
 trap finish TERM INT
 
+choose_interface
 choose_iptables
 choose_ip6tables
 choose_recent

@@ -17,6 +17,7 @@ DIR=${0%/*}
 # shellcheck source=/dev/null
 . "$DIR/clients.sh"
 
+choose_interface
 choose_iptables
 choose_ip6tables
 gateway_names

@@ -108,6 +108,7 @@ repair() {
 # what clients wait for comes first
 POD=$(own_address)
 answerer
+choose_interface
 choose_iptables
 choose_ip6tables
 gateway_names

@@ -193,6 +193,19 @@ own_address() {
   first $(only "$OUTER" $(list "${POD_IPS:-}"))
 }
 
+# The pod's own interface is the one that carries its address, whatever the CNI calls it and however many others there are;
+# for want of an address, the one of the default route.
+choose_interface() {
+  [ -z "$INTERFACE" ] || return 0
+  # shellcheck disable=SC2046 # a list
+  for choose_ip in $(list "${POD_IPS:-}"); do
+    INTERFACE=$(ip -o addr show to "$choose_ip" 2>/dev/null | sed -n '1s/^[0-9]*: *\([^ ]*\) .*/\1/p')
+    [ -z "$INTERFACE" ] || return 0
+  done
+  INTERFACE=$(ip route show default 2>/dev/null | sed -n '1s/.* dev \([^ ]*\).*/\1/p')
+  [ -n "$INTERFACE" ] || INTERFACE=eth0
+}
+
 has_ipv6() { [ -e /proc/net/if_inet6 ]; }
 
 # The nft build, in Gluetun's order. Rules of the legacy build stand in tables of their own: the saved rules of one build do not

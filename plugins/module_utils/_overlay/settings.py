@@ -73,7 +73,7 @@ class ClientSettings:
     forwards: tuple[Port, ...] = ()
     routes: tuple[Network, ...] = ()
     tunnel_mtu: int = TUNNEL_MTU
-    interface: str = "eth0"
+    interface: str = ""  # empty: the one that carries the pod's address
     mesh: bool = False  # 15008/tcp from the pod ranges: HBONE between enrolled pods
 
     def render(self) -> str:
@@ -127,7 +127,7 @@ class GatewaySettings:
     reverse_zones: tuple[str, ...] = ()
     tunnel: str = "tun0"
     tunnel_mtu: int = TUNNEL_MTU
-    interface: str = "eth0"
+    interface: str = ""  # empty: the one that carries the pod's address
     health: str = "127.0.0.1:9999"
     outer: str = ""  # "4" | "6"; empty: by the first pod range
 
