@@ -27,6 +27,7 @@ import wireguard
 
 FWMARK = 51820
 POST_RULES = Path(os.environ.get("STANDIN_POST_RULES", "/iptables/post-rules.txt"))
+RESOLV = Path(os.environ.get("STANDIN_RESOLV_CONF", "/etc/resolv.conf"))
 
 
 class Failure(Exception):
@@ -207,6 +208,15 @@ class Gluetun:
             for protocol in ("tcp", "udp"):
                 self.both("-A", "INPUT", "-i", self.default, "-p", protocol, "-m", protocol, "--dport", port, "-j", "ACCEPT")
 
+    # 13 DNS, with the built-in server off: one nameserver for the whole pod, whether the tunnel is up or not; the rest of the file
+    # stays, and nothing is put back at the end
+    def dns(self) -> None:
+        if boolean("DNS_SERVER", "on") or boolean("DNS_KEEP_NAMESERVER", "off"):
+            return
+        address = env("DNS_ADDRESS", "127.0.0.1")
+        kept = [line for line in RESOLV.read_text().splitlines() if not line.startswith("nameserver ")]
+        RESOLV.write_text("\n".join([f"nameserver {address}", *kept]) + "\n")
+
     # 13 Health server
     def serve(self) -> None:
         host, port = env("HEALTH_SERVER_ADDRESS", "127.0.0.1:9999").rsplit(":", 1)
@@ -341,6 +351,7 @@ def main() -> int:
         gluetun.firewall()
         gluetun.validate()
         gluetun.routing()
+        gluetun.dns()
         gluetun.serve()
         gluetun.loop()
     except Failure as exc:

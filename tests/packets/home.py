@@ -248,6 +248,8 @@ class Home:
             "WIREGUARD_ENDPOINT_IP": VPN,
             "WIREGUARD_ENDPOINT_PORT": str(WG_PORT),
             "WIREGUARD_MTU": "1320",
+            "DNS_SERVER": "off",
+            "DNS_ADDRESS": TUNNEL_RESOLVER,
             "FIREWALL_INPUT_PORTS": f"{PORT},{PORT + 1}",
             "FIREWALL_OUTBOUND_SUBNETS": f"198.51.100.0/24,{DNS_VIP}/32",
             "HEALTH_TARGET_ADDRESSES": f"{HOST}:{TCP_PORT}",
@@ -283,11 +285,17 @@ class Home:
     def gluetun(self, environment: Mapping[str, str] | None = None) -> None:
         assert self.gateway is not None
         self.environment = dict(environment or self.gateway_environment())
+        resolv = {"STANDIN_RESOLV_CONF": str(self.lab.folder / self.gateway.name / "resolv.conf")}
         self.ups = self.counted_ups()
         script = str(Path(__file__).with_name("gluetun.py"))
         command = f"ip rule del table 51820; ip -6 rule del table 51820; exec {sys.executable} -S {script}"
         self.gateway.processes["gluetun"] = self.lab.spawn(
-            self.gateway.name, "/bin/sh", "-c", command, log=f"{self.gateway.name}.gluetun.log", environment=self.environment
+            self.gateway.name,
+            "/bin/sh",
+            "-c",
+            command,
+            log=f"{self.gateway.name}.gluetun.log",
+            environment=self.environment | resolv,
         )
 
     def vpn_up(self, timeout: float = PATIENCE) -> float:

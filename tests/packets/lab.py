@@ -250,6 +250,7 @@ class Lab:
                 self.run(name, f"ip -6 route add {via6}/128 dev {interface}")
             self.run(name, f"ip -6 route add default via {via6} dev {interface}")
         self.pods[name] = pod
+        self.write(pod, {"resolv.conf": f"nameserver {DNS_VIP}\nsearch svc.cluster.local\noptions ndots:5\n"})
         return pod
 
     def delete(self, pod: Pod) -> None:
@@ -326,7 +327,8 @@ class Lab:
             shutil.rmtree(state, ignore_errors=True)
         state.mkdir(exist_ok=True)
         shell = [str(Path(self.tools) / "ash")] if self.shell == "ash" else [str(shutil.which("dash"))]
-        closed = "" if privileged else "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && "
+        closed = f"mount --bind {folder}/resolv.conf /etc/resolv.conf && "  # one file for all containers of a pod
+        closed += "" if privileged else "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && "
         group = f"setpriv --regid {gid} --clear-groups " if gid else ""
         setup = f'{closed}export PATH={self.tools} && exec {group}"$@"'
         return ["env", f"NETGUARD_STATE={state}", f"NETGUARD_CLIENTS={folder}/clients", f"NETGUARD_GLUETUN={folder}/gluetun",
@@ -365,6 +367,12 @@ class Lab:
     def client_sidecar(self, pod: Pod) -> None:
         command = self.container(pod, "sidecar", "client-sidecar.sh", gid=scripts.SIDECAR_GID)
         pod.processes["sidecar"] = self.spawn(pod.name, *command, log=f"{pod.name}.log")
+
+    def metrics(self, pod: Pod, script: str) -> dict[str, float]:
+        """What the exec check says with `metrics`, run in the sidecar's container."""
+        command = self.container(pod, "sidecar", script, "metrics")
+        lines = sh(["nsenter", f"--net=/run/netns/{pod.name}", *command]).stdout.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     def client_ready(self, pod: Pod) -> bool:
         command = self.container(pod, "sidecar", "client-ready.sh")

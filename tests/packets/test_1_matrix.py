@@ -71,6 +71,11 @@ def test_c1_connected(stage: Stage) -> None:
         lambda seen: [kind for kind in kinds if seen.alive(kind) < 5] + ["by the VPN"] * (seen.by_vpn <= 20),
     )
     stage.closed("C1", "connected", seen)
+    assert stage.home.gateway is not None
+    client = stage.lab.metrics(stage.c1, "client-ready.sh")
+    assert client["netguard_overlay_open"] == client["netguard_tunnel_up"] == 1, client
+    gateway = stage.lab.metrics(stage.home.gateway, "gateway-ready.sh")
+    assert gateway["netguard_gateway_tunnel_up"] == gateway["netguard_gateway_clients"] == 1, gateway
 
 
 def test_the_gateways_own_rules(connected: Stage) -> None:

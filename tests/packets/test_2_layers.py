@@ -165,6 +165,64 @@ def test_the_legacy_build_is_refused(stage: Stage) -> None:
         stage.home.remove(pod)
 
 
+def test_ip6tables_alone_is_missing(stage: Stage) -> None:
+    """A kernel that speaks IPv6, and no tool to close it: the first container stops."""
+    lab = stage.lab
+    pod, ours = stage.home.client_pod("old6", 17), lab.tools
+    tools = stage.folder / "no-ip6tables"
+    shutil.copytree(ours, tools, symlinks=True)
+    for path in tools.glob("ip6tables*"):
+        path.unlink()
+    lab.tools = str(tools)
+    try:
+        done = lab.client_init(pod, lab.client_settings())
+    finally:
+        lab.tools = ours
+        stage.home.remove(pod)
+    assert done.returncode == 1, done.stdout
+    assert "ip6tables" in done.stdout + done.stderr
+    assert "the pod cannot be closed" in done.stdout + done.stderr
+
+
+def test_foreign_rules_stay(stage: Stage) -> None:
+    """Others (a mesh, the runtime) have rules of their own: none is lost, and none comes before ours."""
+    lab = stage.lab
+    pod = stage.home.client_pod("mesh", 18)
+    foreign = (
+        "-t nat -N OTHER",
+        "-t nat -A OUTPUT -j OTHER",
+        "-t mangle -A PREROUTING -p tcp -j MARK --set-mark 1337",
+        "-t raw -A PREROUTING -p tcp --dport 1 -j ACCEPT",
+        "-N OTHER",
+        "-A INPUT -j OTHER",
+        "-A OUTPUT -j ACCEPT",
+    )
+    for tool in ("iptables", "ip6tables"):
+        for rule in foreign:
+            lab.run("mesh", f"{tool} {rule}")
+    before = {
+        tool: [line for line in lab.run("mesh", f"{tool}-save").splitlines() if line[:3] == "-A "]
+        for tool in ("iptables", "ip6tables")
+    }
+    for _run in range(2):  # a first container may run again
+        done = lab.client_init(pod, lab.client_settings())
+        assert done.returncode == 0, done.stdout + done.stderr
+        for tool, rules in before.items():
+            now = lab.run("mesh", f"{tool}-save").splitlines()
+            assert [line for line in now if line in rules] == rules
+            for chain in ("INPUT", "OUTPUT"):
+                jumps = [line for line in now if line.startswith(f"-A {chain} -j") and "NETGUARD" in line]
+                firsts = [next(line for line in part if line.startswith(f"-A {chain} ")) for part in tables(now, "filter")]
+                assert firsts == jumps, (tool, chain, now)
+    stage.home.remove(pod)
+
+
+def tables(lines: list[str], name: str) -> list[list[str]]:
+    """The parts of a saved rule set that are of this table."""
+    text = "\n".join(lines)
+    return [part.splitlines()[1:] for part in text.split("*")[1:] if part.startswith(f"{name}\n")]
+
+
 def test_f9_gateway_firewall_flushed(connected: Stage) -> None:
     """What Gluetun does when it cannot start: filter flushed, policies ACCEPT, tunnel gone, masquerading in place."""
     stage, home = connected, connected.home

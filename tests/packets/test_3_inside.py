@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import time
+from ipaddress import ip_network
 
 import pytest
 
@@ -19,6 +20,12 @@ from .sensors import MARKER
 C2_ADDRESS = "203.0.113.139"
 
 
+def dropped(stage: Stage) -> list[float]:
+    """Packets on their way out that the guard has dropped, IPv4 and IPv6, as the sidecar's metrics tell."""
+    metrics = stage.lab.metrics(stage.c1, "client-ready.sh")
+    return [metrics[f'netguard_guard_dropped_packets{{family="{family}",chain="OUT"}}'] for family in (4, 6)]
+
+
 @pytest.mark.everywhere
 def test_a1_declared_ways(stage: Stage) -> None:
     """Egress by address and port, ingress by source and port; also while the VPN is down."""
@@ -28,9 +35,12 @@ def test_a1_declared_ways(stage: Stage) -> None:
     node_ip = NODES["node1"][0]
     for state in ("connected", "VPN gone"):
         home.clear()
+        before = dropped(stage)
         assert out.call("connects", "198.51.100.20", 5432, "", 20), "the declared use"
+        assert not out.call("connects", "2001:db8:a::14", 5432, "", 0.3), "declared by IPv4 alone"
         for where, port in (("198.51.100.20", 5433), ("198.51.100.21", 5432), (node_ip, 10250), ("169.254.169.254", 80)):
             assert not out.call("connects", where, port, "", 0.3), (where, port)
+        assert all(now > was for now, was in zip(dropped(stage), before, strict=True)), "the guard counts what it drops, by family"
         # who may come in is asked in every row (`Stage.closed`); here: who may not
         assert not home.senders["home"].call("connects", node_ip, 9091, "", 0.3)
         assert not home.senders["relay"].call("connects", stage.c1.ip, 9091, "", 0.3)
@@ -39,6 +49,26 @@ def test_a1_declared_ways(stage: Stage) -> None:
             home.kill_gluetun()
     stage.closed("A2", "node, kubelet, metadata address: refused unless declared", home.watch(0.5))
     home.drop(out)
+
+
+def test_a1_the_meshs_probes(connected: Stage) -> None:
+    """A mesh asks for the pod's health from a link-local address of its own: let in where it is told of, and answered there."""
+    stage, home = connected, connected.home
+    probes = "169.254.7.127"
+    stage.lab.run(stage.c1.node, f"ip addr add {probes}/32 dev lo")
+    stage.lab.run(stage.c1.node, f"ip route replace {stage.c1.ip}/32 dev {stage.c1.veth} src {probes}")
+    home.clear()
+    assert not home.senders["node1"].call("connects", stage.c1.ip, 8081, "", 0.5), "not told of"
+    stage.stop_sidecar()
+    stage.lab.client_up(stage.c1, stage.lab.client_settings(probe_sources=(ip_network(f"{probes}/32"),)))
+    assert home.senders["node1"].call("connects", stage.c1.ip, 8081, "", 20), "a probe from the mesh's address"
+    assert not home.senders["node1"].call("connects", stage.c1.ip, 9091, "", 0.3), "no other port"
+    home.back(stage.c1)
+    stage.lab.run(stage.c1.node, f"ip route replace {stage.c1.ip}/32 dev {stage.c1.veth}")
+    stage.lab.run(stage.c1.node, f"ip addr del {probes}/32 dev lo")
+    stage.closed("A1", "probes from the mesh's own address", home.look())
+    stage.stop_sidecar()
+    stage.lab.client_up(stage.c1)
 
 
 def test_d3_cluster_resolver(connected: Stage) -> None:
@@ -211,11 +241,14 @@ def test_c2_another_name_of_the_interface(connected: Stage) -> None:
     stage.lab.run("home", "ip link set to-named master lan")
     stage.lab.run("named", "ip addr add 192.0.2.51/25 dev net1")
     stage.lab.run("named", "ip route add default via 192.0.2.1 dev net1 metric 5")
+    stage.lab.run("named", "ip link set ens3 mtu 1300")  # and narrower than the tunnel with the overlay's headers
     home.gateway_down()
     home.gateway_up(interface="pod0")
     home.known(stage.c1, pod)
     stage.lab.client_up(pod)
     wait_for("ready", lambda: stage.lab.client_ready(pod), pause=0.1)
+    assert "mtu 1250 " in stage.lab.run("named", "ip -o link show dev vxlan0")
+    assert "mtu 1320 " in stage.lab.run("c1", "ip -o link show dev vxlan0")
     out = home.child("named", lambda: frames.Sender("ens3"))
     home.back(stage.c1)
     home.clear()
