@@ -110,7 +110,7 @@ def main() -> int:
         print(f"molecule: {error}")
         return 1
     except KeyboardInterrupt:
-        print("molecule: stopped; removing the cluster", flush=True)
+        print("molecule: stopped", flush=True)
         return 130
     finally:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):

@@ -2,15 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Faults of nodes and of the cluster itself (F11 to F14), and a collection that is gone."""
+"""Faults of nodes and of the cluster itself (F11 to F14), deleted namespaces, and a collection that is gone."""
 
 from __future__ import annotations
+
+import time
 
 from ..cluster import kind_cluster
 from . import sensors
 from .accidents import locked_out
 from .faults_gateway import move_gateway, restart_clients
-from .field import get, kubectl, nodes, playbook, pods, run, wait_for
+from .field import apply, get, kubectl, nodes, playbook, pods, run, wait_for
 from .rows import CLIENT, GATEWAY, Table, back, blocked, connected
 
 
@@ -119,11 +121,39 @@ def locked_out_and_back(table: Table) -> None:
         pass
 
 
+def gateways_namespace_deleted(table: Table) -> None:
+    """Deleted by hand, with policy and gateway in it: it must come to its end, and its clients stay closed until site.yml."""
+    with table.row("NS", "the gateway's namespace is deleted by hand") as row:
+        kubectl("delete", "namespace", "vpn", "--wait=true", timeout=240)
+        blocked(row, row.begun)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "lab-wg", "namespace": "vpn"}}
+    apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "vpn"}},
+        {**secret, "stringData": {"wireguard_private_key": kind_cluster.CLIENT_KEY}},
+    )
+    with table.row("NS", "made again with its Secret, then site.yml", web=False) as row:
+        playbook("site")
+        back(row, row.begun)
+
+
+def clients_namespace_deleted(table: Table) -> None:
+    """The last row: admission must not keep the namespace from its end, and what comes after is a removal without it."""
+    with table.row("NS", "before the clients' namespace is deleted by hand"):
+        pass
+    took = time.monotonic()
+    kubectl("delete", "namespace", "media", "--wait=true", timeout=240)
+    table.evidence.measure(
+        "the clients' namespace, deleted by hand, is gone after", "kind, calico", f"{time.monotonic() - took:.0f} s"
+    )
+
+
 ROWS = (
     ("F11a", f11_gateways_node),
     ("F12", f12_cluster_parts),
     ("F13", f13_policies_gone),
     ("F14", f14_no_webhook),
     ("README", locked_out_and_back),
+    ("NS-gateway", gateways_namespace_deleted),
     ("F11b", f11_clients_node),
+    ("NS-clients", clients_namespace_deleted),
 )

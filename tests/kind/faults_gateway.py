@@ -237,29 +237,44 @@ def f10_gateway_deleted(table: Table) -> None:
 
 
 def f10_without_blackhole(table: Table) -> None:
-    """Host-local addresses without a route to nowhere (Canal): frames to the deleted pod leave until the overlay closes."""
-    victim = str(GATEWAY.live()["spec"]["nodeName"])
-    run("docker", "exec", victim, "ip", "route", "delete", "blackhole", kind_cluster.pod_range(victim))
+    """Host-local addresses without a route to nowhere (Canal): whatever is sent to a pod that is gone leaves by the default route.
+
+    A gateway that is told to go closes its clients first. One that is killed has no time to: what leaves until they close by
+    themselves, a second after its last answer, is measured.
+    """
     try:
-        before = sensors.look()
-        begun = time.monotonic()
-        kubectl("delete", "pod", "-n", "vpn", GATEWAY.name, "--wait=false")
+        for name in nodes():
+            run("docker", "exec", name, "ip", "route", "delete", "blackhole", kind_cluster.pod_range(name))
+        with table.row("F10", "no node has a blackhole; the gateway's pod is deleted") as row:
+            kubectl("delete", "pod", "-n", "vpn", GATEWAY.name, "--wait=false")
+            gap(row, row.begun)
+        connected()
+        with table.row("F10", "no node has a blackhole; the gateway's pod is evicted") as row:
+            evict(GATEWAY.name)
+            gap(row, row.begun)
+        connected()
+        before, begun = sensors.look(), time.time()
+        kubectl("delete", "pod", "-n", "vpn", GATEWAY.name, "--wait=false", "--grace-period=0", "--force")
         wait_for("a new gateway", GATEWAY.ready)
         strays = sensors.look().since(before).leaks["S3 host"]
-        table.evidence.measure("packets to a deleted gateway by the default route, no blackhole", "kind, calico", str(strays))
-        print(f"F10 without a blackhole: {strays} packets, {time.monotonic() - begun:.0f} s", flush=True)
+        table.evidence.measure("encapsulated packets to a killed gateway by the default route", "kind, calico", str(strays))
+        print(f"F10 killed, no blackhole: {strays} packets until {time.time() - begun:.0f} s", flush=True)
     finally:
-        run("docker", "exec", victim, "ip", "route", "replace", "blackhole", kind_cluster.pod_range(victim))
+        for name in nodes():
+            run("docker", "exec", name, "ip", "route", "replace", "blackhole", kind_cluster.pod_range(name))
     connected()
-    with table.row("F10", "the same without a blackhole, once the overlay is open again") as row:
-        row.note = f"{strays} packets to the deleted pod had left the node: what remains"
+    with table.row("F10", "the gateway's pod was killed without a blackhole: open again") as row:
+        row.note = f"{strays} encapsulated packets to the killed gateway had left the node: what remains"
+
+
+def evict(name: str) -> None:
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "vpn"}}
+    kubectl("create", "--raw", f"/api/v1/namespaces/vpn/pods/{name}/eviction", "-f", "-", text=json.dumps(eviction))
 
 
 def f10_gateway_moved(table: Table) -> None:
     with table.row("F10", "the gateway's pod is evicted") as row:
-        name = GATEWAY.name
-        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "vpn"}}
-        kubectl("create", "--raw", f"/api/v1/namespaces/vpn/pods/{name}/eviction", "-f", "-", text=json.dumps(eviction))
+        evict(GATEWAY.name)
         gap(row, row.begun)
     connected()
     move_gateway(table, next(name for name in nodes() if name != GATEWAY.live()["spec"]["nodeName"]))

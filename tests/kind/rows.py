@@ -68,7 +68,7 @@ class Table:
 
     def _row(self, row: Row, open_pod: bool, open_all: bool, web: bool, asleep: tuple[str, ...]) -> Iterator[Row]:
         self.leaked = False
-        before = sensors.look(asleep)
+        before, pages = sensors.look(asleep), asked() if web else 0
         row.begun = time.time()
         yield row
         row.sent = tried(row)
@@ -83,6 +83,7 @@ class Table:
         self.leaked = bool(leaks)
         self.check(not leaks, row, f"outside the tunnel: {leaks}")
         if web:
+            wait_for("the client's neighbour asks for its page", lambda: asked() > pages)
             failed = [at for at in NEIGHBOUR.state()["web_failures"] if at >= row.begun]
             self.check(not failed, row, f"the client's web page did not answer its neighbour {len(failed)} times")
 
@@ -119,6 +120,11 @@ def tried(row: Row) -> int:
     base: dict[float, int] = {}
     wait_for("probes of the client", lambda: sent() >= PROBES)
     return sent()
+
+
+def asked() -> int:
+    """How many web pages of the client its neighbour has had, of its present pod."""
+    return int(NEIGHBOUR.state()["web"].get("ok", 0))
 
 
 def awake(before: sensors.Seen, asleep: tuple[str, ...]) -> None:

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenario `workloads`: every kind of workload as a client, each pod seen by the internet as its own gateway's tunnel."""
+"""Scenario `workloads`: every kind of workload as a client, each pod seen by the internet as its own gateway's tunnel.
+`early` starts the Job that runs before anything is guarded.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +38,16 @@ def workload(app: str, count: int, address: str) -> None:
         print(f"{name}: guard first, seen as {address}, no way around", flush=True)
 
 
+def early() -> None:
+    """A Job made by hand from the CronJob runs before anything is guarded."""
+    kubectl("create", "job", "-n", "media", "early", "--from=cronjob/nightly")
+
+    def runs() -> bool:
+        return [pod["status"]["phase"] for pod in pods("media", "job-name=early")] == ["Running"]
+
+    wait_for("the early Job runs", runs)
+
+
 def jobs() -> None:
     """One Job has run since before admission was there; one is started from the patched CronJob. Both must end."""
     (early,) = pods("media", "job-name=early")
@@ -51,10 +63,15 @@ def jobs() -> None:
     (tonight,) = pods("media", "job-name=tonight")
     if tonight["spec"]["initContainers"][0]["name"] != "netguard-guard":
         raise FieldError(f"the Job's pod has no guard: {json.dumps(tonight['spec']['initContainers'])[:300]}")
+    # what has ended is its owner's to keep or to delete; a removal of ours leaves it
+    kubectl("delete", "job", "-n", "media", "early", "tonight", "--wait=true")
     print("jobs: the early one ended, tonight's is guarded and seen as 10.2.0.3", flush=True)
 
 
 def main() -> int:
+    if sys.argv[1:] == ["early"]:
+        early()
+        return 0
     for app, (count, address) in EXPECTED.items():
         workload(app, count, address)
     jobs()
