@@ -87,6 +87,9 @@ def facts_table(facts: Any) -> list[str]:
     lost = [f"{source}: {state}" for source, state in facts["permissions"].items() if state in ("forbidden", "failed")]
     for item in lost:
         lines += textwrap.wrap(f"! not readable: {item}", 80, subsequent_indent="  ")
+    for right in facts.get("missing_rights") or []:
+        said = f"+ {right['rule']} (level {right['level']}) would tell: {right['tells']}"
+        lines += textwrap.wrap(said, 80, subsequent_indent="  ")
     for item in facts["doubts"]:
         lines += textwrap.wrap(f"? {item['doubt']}", 80, subsequent_indent="  ")
         lines += textwrap.wrap(f"  settle it: {item['settle']}", 80, subsequent_indent="  ")

@@ -110,6 +110,10 @@ facts:
     permissions:
       description: By source C(ok), C(forbidden), C(absent) or C(failed).
       type: dict
+    missing_rights:
+      description: For each right that was refused its C(level) in the documentation, the C(rule), and what it C(tells).
+      type: list
+      elements: dict
     dns_forwarders:
       description: Where the cluster's DNS asks for names that it does not know.
       type: list

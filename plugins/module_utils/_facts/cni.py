@@ -16,6 +16,7 @@ from . import observations as obs
 from .cni_config import antrea_config, cilium_config, flannel_configs, node_arguments
 from .distribution import Distribution
 from .observations import at, items, text
+from .reconcile import Doubt
 from .world import POLICY_APIS, World, mounted
 
 #: DaemonSets by which a CNI is known to run: (labels of which one must match, CNI). A ConfigMap or CRD proves nothing: it
@@ -69,8 +70,11 @@ class CniFound:
     name: str = "unknown"
     ipam: str = "unknown"
     signals: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
     traits: dict[str, Any] = field(default_factory=dict)
+
+    def doubt(self, text: str, *ends: str) -> None:
+        self.doubts.append(Doubt("cni", f"CNI: {text}", ends))
 
     def data(self, policy_apis: list[str]) -> dict[str, Any]:
         return {
@@ -87,7 +91,9 @@ class CniFound:
         }
 
 
-def detect(world: World, distribution: Distribution) -> CniFound:
+def detect(world: World, distribution: Distribution, given: Mapping[str, Any] | None = None) -> CniFound:
+    """The CNI by what runs, or the one that the user names; `given` is the user's word with `name` and `ipam`."""
+    chosen, ipam = text(at(given, "name")), text(at(given, "ipam"))
     found = CniFound()
     names = _running(world, found)
     args = node_arguments(world, distribution)
@@ -99,15 +105,22 @@ def detect(world: World, distribution: Distribution) -> CniFound:
         found.signals.append("calico-node beside flannel: Canal")
     if "canal" in main:
         main -= {"calico", "flannel"}
-    if len(main) == 1:
+    if chosen:
+        found.name = chosen
+        found.signals.append("netguard_overrides")
+    elif len(main) == 1:
         found.name = next(iter(main))
     elif main:
-        found.doubts.append(f"several CNIs run: {', '.join(sorted(main))}")
+        found.doubt(f"several CNIs run: {', '.join(sorted(main))}", "cni.name", "cni.ipam")
     else:
         lost = world.asking.lost("DaemonSet")
-        found.doubts.append("no CNI is to be seen" + (f" (not readable: {', '.join(lost)})" if lost else ""))
+        why = f" (not readable: {', '.join(lost)})" if lost else ""
+        found.doubt(f"no CNI is to be seen{why}", "cni.name", "cni.ipam")
     found.traits = dict(_TRAITS.get(found.name, {}))
     _refine(world, distribution, found)
+    if found.ipam == "unknown" and not found.doubts:
+        found.doubt(f"the allocator of {found.name} is not known", "cni.ipam")
+    found.ipam = ipam or found.ipam
     if found.name == "aws-vpc-cni" and names & {"calico", "cilium"}:
         found.traits["enforces"] = True
     return found
@@ -208,7 +221,7 @@ def _antrea(world: World, found: CniFound) -> None:
     found.ipam = "antrea" if at(controller, "nodeIPAM", "enableNodeIPAM") is True else "nodes"
     if world.optional.get("antreapools"):
         found.ipam = "unknown"
-        found.doubts.append("Antrea has IP pools of its own, from which pods may have addresses: the IPAM is not certain")
+        found.doubt("Antrea has IP pools of its own, from which pods may have addresses: the IPAM is not certain", "cni.ipam")
 
 
 def _translates(world: World, distribution: Distribution, name: str) -> bool | None:
@@ -252,7 +265,9 @@ def _calico_ipam(world: World, found: CniFound) -> str:
     if blocks and pods and all(guards.inside(address, blocks) for address in pods):
         found.signals.append("all running pods lie inside of Calico's blocks: its IPAM allocates")
         return "calico"
-    found.doubts.append("nothing proves which IPAM Calico uses (no Installation, calico-config, or blocks with all pods inside)")
+    found.doubt(
+        "nothing proves which IPAM Calico uses (no Installation, calico-config, or blocks with all pods inside)", "cni.ipam"
+    )
     return "unknown"
 
 
@@ -301,7 +316,11 @@ def _calico_vxlan(world: World, found: CniFound) -> None:
 def _cilium(world: World, found: CniFound) -> None:
     reference, data = cilium_config(world)
     if not reference:
-        found.doubts.append("cilium-config may not be read or is not there: the IPAM and what ipBlock matches are not known")
+        found.doubt(
+            "cilium-config may not be read or is not there: the IPAM and what ipBlock matches are not known",
+            "cni.ipam",
+            "cni.ipblock_matches_nodes",
+        )
         found.traits.update(pods=False, nodes=False, translates=None)
         return
     found.ipam = {
@@ -316,7 +335,7 @@ def _cilium(world: World, found: CniFound) -> None:
     }.get(data.get("ipam", "cluster-pool"), "unknown")
     if data.get("cni-chaining-mode", "none") not in ("", "none", "portmap"):
         found.ipam = "unknown"
-        found.doubts.append(f"Cilium is chained ({data['cni-chaining-mode']}): its IPAM gives no addresses")
+        found.doubt(f"Cilium is chained ({data['cni-chaining-mode']}): its IPAM gives no addresses", "cni.ipam")
     found.signals.append(f"{reference}: ipam {data.get('ipam', 'cluster-pool')}")
     modes = [part for part in data.get("policy-cidr-match-mode", "").replace(",", " ").split() if part]
     found.traits["nodes"] = "nodes" in modes

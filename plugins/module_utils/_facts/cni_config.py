@@ -26,7 +26,7 @@ def antrea_config(world: World) -> tuple[str, Any]:
             try:
                 return reference, yaml.safe_load(data.get("antrea-controller.conf") or "") or {}
             except (yaml.YAMLError, RecursionError, ValueError):
-                world.asking.malformed(f"{reference}: antrea-controller.conf is no YAML")
+                world.asking.malformed(f"{reference}: antrea-controller.conf is no YAML", "pods", "cni.ipam")
     return "", {}
 
 
@@ -57,7 +57,7 @@ def flannel_configs(world: World) -> list[tuple[str, Any]]:
         try:
             config = json.loads(raw) if raw else None
         except (ValueError, RecursionError):
-            world.asking.malformed(f"{reference}: net-conf.json is no JSON")
+            world.asking.malformed(f"{reference}: net-conf.json is no JSON", "pods")
             continue
         if isinstance(config, dict):
             found.append((reference, config))
@@ -78,7 +78,7 @@ def server_arguments(world: World, key: str) -> dict[str, list[str]]:
         try:
             words = json.loads(raw) if raw else None
         except (ValueError, RecursionError):
-            world.asking.malformed(f"node/{name}: {key} is no JSON")
+            world.asking.malformed(f"node/{name}: {key} is no JSON", "pods", "services")
             continue
         if isinstance(words, list) and words and words[0] == "server":
             found[name] = [str(word) for word in words]

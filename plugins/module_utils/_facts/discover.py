@@ -16,9 +16,9 @@ from .._errors import Fault, FaultsError
 from .._topology.model import Network
 from . import cni as cni_source
 from . import distribution as distribution_source
-from . import guards, probe, source_dns, source_nodes, source_pods, source_services
+from . import guards, probe, rights, source_dns, source_nodes, source_pods, source_services
 from . import observations as obs
-from .observations import Asking, Observation, networks
+from .observations import Asking, Observation, at, networks
 from .reader import Reader, Unreadable
 from .reconcile import COMPLETE, CONFLICT, Context, Doubt, Range, judge, words
 from .result import version as parsed_version
@@ -46,10 +46,7 @@ def discover(
     asking = Asking(reader)
     world = look(asking)
     distribution = distribution_source.detect(world)
-    cni = cni_source.detect(world, distribution)
-    if isinstance(given.get("cni"), Mapping) and given["cni"].get("ipam"):
-        cni.ipam = str(given["cni"]["ipam"])
-        cni.doubts = [doubt for doubt in cni.doubts if "IPAM" not in doubt]
+    cni = cni_source.detect(world, distribution, given.get("cni"))
     nodes = source_nodes.nodes(world, _given(asking, given, "nodes"))
     ranges = {
         "pods": _pods(world, cni, distribution, given),
@@ -58,30 +55,23 @@ def discover(
         "lan": source_nodes.lan(world, _given(asking, given, "lan"), lan),
     }
     doubts = [*_cross_checks(world, ranges, cni, reserved or {})]
-    if distribution.name == "unknown" and not given.get("distribution"):
+    if distribution.name == "unknown":
         seen = "; ".join(distribution.signals[:4]) or "no signals"
-        doubts.append(Doubt("distribution", f"the distribution is not certain: {seen}", _setting("distribution: ...")))
-    if not (isinstance(given.get("cni"), Mapping) and given["cni"].get("name")):
-        doubts += [Doubt("cni", f"CNI: {text}", _setting("cni: {name: ..., ipam: ...}")) for text in cni.doubts]
+        doubts.append(Doubt("distribution", f"the distribution is not certain: {seen}", ("distribution",)))
     dns, dns_doubts = source_dns.dns(world)
     api = source_dns.api_server(world)
     mesh, mesh_doubts = source_dns.mesh(world)
-    if not isinstance(given.get("mesh"), Mapping):
-        doubts += mesh_doubts
-    if not isinstance(given.get("dns"), Mapping):
-        doubts += dns_doubts
-    if not api["endpoints"] and not isinstance(given.get("api_server"), Mapping):
+    doubts += [*cni.doubts, *mesh_doubts, *dns_doubts]
+    if not api["endpoints"]:
         lost = asking.lost("EndpointSlice default")
         why = f" ({', '.join(lost)} is not readable)" if lost else ""
-        doubts.append(
-            Doubt("api_server", f"the API server's endpoints are not known{why}", _setting("api_server: {endpoints: [...]}"))
-        )
+        doubts.append(Doubt("api_server", f"the API server's endpoints are not known{why}", ("api_server.endpoints",)))
     _overrule(ranges, given)
     doubts = [doubt for found in ranges.values() for doubt in found.doubts] + doubts
-    doubts += [
-        Doubt("sources", f"not readable as what it should be: {item}", "mend it, or give what it tells in netguard_overrides")
-        for item in asking.notes.malformed
-    ]
+    for item, ends in asking.notes.malformed.items():
+        settle = f"mend it, or {rights.setting(*ends)}"
+        doubts.append(Doubt("sources", f"not readable as what it should be: {item}", ends, settle))
+    doubts = [doubt for doubt in doubts if not rights.told(given, doubt.ends)]
     families = _families(ranges, world)
     facts = {
         "cidrs": {name: [str(item) for item in found.networks] for name, found in ranges.items()},
@@ -94,6 +84,7 @@ def discover(
         "ip_families": families,
         "mesh": mesh,
         "permissions": dict(sorted(asking.notes.permissions.items())),
+        "missing_rights": rights.missing(asking.notes.permissions),
         "dns_forwarders": source_dns.forwarders(world),
         "doubts": [doubt.data() for doubt in dict.fromkeys(doubts)],
     }
@@ -167,7 +158,7 @@ def _pods(
     twice = source_pods.doubled(world) if cni.ipam == "nodes" else []
     if twice:
         result.worsen(CONFLICT)
-        result.doubt("; ".join(twice[:3]))
+        result.doubt_of_the_cluster("; ".join(twice[:3]))
     return result
 
 
@@ -175,7 +166,10 @@ def _default(about: str, distribution: distribution_source.Distribution, mechani
     """The distribution's defaults as the weakest candidates. With node arguments in sight those speak instead."""
     ranges = distribution_source.DEFAULTS.get(distribution.name, ((), ()))[0 if about == "pods" else 1]
     ref = f"the default of {distribution.name}"
-    return [Observation(about, networks(text), obs.DEFAULT, f"default {text}", ref, "", text, mechanism) for text in ranges]
+    return [
+        Observation(about, networks(text), obs.DEFAULT, f"default {text}", ref, "its documentation", text, mechanism)
+        for text in ranges
+    ]
 
 
 def _services(world: World, distribution: distribution_source.Distribution, given: Mapping[str, Any], namespace: str) -> Range:
@@ -210,30 +204,33 @@ def _cross_checks(
     for one, other in guards.overlaps(pods.networks, services.networks):
         pods.worsen(CONFLICT)
         services.worsen(CONFLICT)
-        pods.doubt(f"{one} overlap the services {other}")
+        pods.doubt_of_the_cluster(f"{one} overlap the services {other}")
+        services.doubt_of_the_cluster(f"{other} overlap the pods {one}")
     internal = [network for found in source_nodes.node_addresses(world).values() for network in found]
     covered = [address for address in internal if guards.inside(address, services.networks)]
     if covered:
         services.worsen(CONFLICT)
-        services.doubt(f"they cover the nodes {words(covered)}")
+        services.doubt_of_the_cluster(f"they cover the nodes {words(covered)}")
     swallowed = [address for address in internal if guards.inside(address, pods.networks)]
     swallowed += [other for _one, other in guards.overlaps(pods.networks, lan.networks) if other.prefixlen < other.max_prefixlen]
     if swallowed:
         text = f"the pod range covers {words(swallowed)}: pods and the LAN cannot be told apart by address"
-        doubts.append(Doubt("lan", text, "another pod range; until then no rule for the LAN alone can be written"))
+        settle = f"another range for pods, or {rights.setting('pods')} where they have only a part of it"
+        doubts.append(Doubt("lan", text, settle=settle))
     for endpoint in source_dns.api_server(world)["endpoints"]:
         (address,) = obs.hosts([endpoint["ip"]])
         if guards.inside(address, services.networks):
             services.worsen(CONFLICT)
-            services.doubt(f"the API endpoint {endpoint['ip']} lies inside")
+            services.doubt_of_the_cluster(f"the API endpoint {endpoint['ip']} lies inside of {words(services.networks)}")
         if guards.inside(address, pods.networks) and cni.ipam != "vpc" and not swallowed:
             pods.worsen(CONFLICT)
-            pods.doubt(f"the API endpoint {endpoint['ip']} lies inside of {words(pods.networks)}")
+            pods.doubt_of_the_cluster(f"the API endpoint {endpoint['ip']} lies inside of {words(pods.networks)}")
     for name, network in reserved.items():
         for about, found in ranges.items():
             for one, _other in guards.overlaps(found.networks, [network]):
                 found.worsen(CONFLICT)
-                doubts.append(Doubt(about, f"{about}: {one} overlaps {name} {network}", "netguard_gateways: another network there"))
+                text = f"{about}: {one} overlaps {name} {network}"
+                doubts.append(Doubt(about, text, settle="netguard_gateways: another network there"))
     return doubts
 
 
@@ -247,10 +244,6 @@ def _overrule(ranges: Mapping[str, Range], given: Mapping[str, Any]) -> None:
             ranges[about].status = COMPLETE
 
 
-def _setting(text: str) -> str:
-    return f"netguard_overrides: {{{text}}}"
-
-
 def _served(reader: Reader, world: World) -> dict[str, bool]:
     """Which policy kinds the server really has: a group alone does not tell."""
     found = {}
@@ -262,7 +255,7 @@ def _served(reader: Reader, world: World) -> dict[str, bool]:
             answer = reader.raw(f"/apis/{version}")
         except Unreadable:
             continue
-        found[f"{version} {kind}"] = any(obs.at(item, "kind") == kind for item in obs.items(obs.at(answer, "resources")))
+        found[f"{version} {kind}"] = any(at(item, "kind") == kind for item in obs.items(at(answer, "resources")))
     return found
 
 
@@ -271,6 +264,8 @@ def _merge(facts: dict[str, Any], given: Mapping[str, Any]) -> None:
     for key in ("dns", "cni", "api_server", "mesh"):
         if isinstance(given.get(key), Mapping):
             facts[key] = {**facts[key], **given[key]}
+    if at(given.get("dns"), "service_ip") and not at(given.get("dns"), "service_ips"):
+        facts["dns"]["service_ips"] = [given["dns"]["service_ip"]]
     if given.get("distribution"):
         facts["distribution"] = {**facts["distribution"], "name": str(given["distribution"])}
     if given.get("ip_families"):

@@ -27,8 +27,8 @@ DEFAULTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "openshift": (("10.128.0.0/14",), ("172.30.0.0/16",)),
     "eks": ((), ("10.100.0.0/16", "172.20.0.0/16")),
     "gke": ((), ("34.118.224.0/20",)),
-    "aks": (("10.244.0.0/16",), ("10.0.0.0/16",)),
-    "kops": ((), ("100.64.0.0/13",)),
+    "aks": (("10.244.0.0/16", "fd12:3456:789a::/64"), ("10.0.0.0/16", "fd12:3456:789a:1::/108")),
+    "kops": ((), ("100.64.0.0/13", "fd00:5e4f:ce::/108")),
 }
 
 #: Distributions whose server nodes carry their arguments, so that a missing flag proves the default.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._topology.model import Network
+from . import rights
 from .reader import Reader, Unreadable
 
 #: Trust levels: 0 given by the user, 1 the object that drives allocation, 2 flags of a running component, 3 a record of
@@ -48,7 +49,7 @@ class Notes:
     """What collecting leaves behind beside observations."""
 
     permissions: dict[str, str] = field(default_factory=dict)
-    malformed: list[str] = field(default_factory=list)
+    malformed: dict[str, tuple[str, ...]] = field(default_factory=dict)  # text -> the overrides that say what is lost
     single_stack: list[int] = field(default_factory=list)  # families that the API server said it does not have
 
 
@@ -79,20 +80,20 @@ class Asking:
 
         def careful(item: Any) -> dict[str, Any] | None:
             if not isinstance(item, dict) or not isinstance(item.get("metadata"), dict):
-                self.malformed(f"{name}: an entry is no object")
+                self.malformed(f"{name}: an entry is no object", *rights.overrides(kind))
                 return None
             return trim(item) if trim else item
 
         found = self._try(name, lambda: self.reader.list(api_version, kind, namespace, labels, trim=careful), [])
         if not isinstance(found, list):
             self.notes.permissions[name] = "failed"
-            self.malformed(f"{name}: the answer is no list")
+            self.malformed(f"{name}: the answer is no list", *rights.overrides(kind))
             return []
         return sorted(found, key=lambda item: (text(item["metadata"].get("namespace")), text(item["metadata"].get("name"))))
 
-    def malformed(self, text: str) -> None:
-        if text not in self.notes.malformed:
-            self.notes.malformed.append(text)
+    def malformed(self, text: str, *overrides: str) -> None:
+        """Notes something that is not what it should be, and the overrides that say what it would have said."""
+        self.notes.malformed[text] = tuple(dict.fromkeys((*self.notes.malformed.get(text, ()), *overrides)))
 
     def claim(
         self,
@@ -110,15 +111,16 @@ class Asking:
             return []
         words = split(raw)
         if not isinstance(raw, (str, list)) or (isinstance(raw, list) and not all(isinstance(item, str) for item in raw)):
-            self.malformed(f"{ref} {field}: no text")
+            self.malformed(f"{ref} {field}: no text", about)
             complete = False
         bad = [word for word in words if network(word) is None]
         if bad:
-            self.malformed(f"{ref} {field}: {', '.join(bad[:3])}")
+            self.malformed(f"{ref} {field}: {', '.join(bad[:3])}", about)
         found = networks(words)
         if not found:
             return []
-        return [Observation(about, found, trust, kind, ref, field, ", ".join(words), mechanism, complete and not bad)]
+        shown = raw if isinstance(raw, str) else ", ".join(words)
+        return [Observation(about, found, trust, kind, ref, field, shown, mechanism, complete and not bad)]
 
     def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> dict[str, Any]:
         what = f"{kind} {namespace + '/' if namespace else ''}{name}"
@@ -207,10 +209,14 @@ def network(word: str) -> Network | None:
 
 
 def address(word: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """A single address without a zone; an IPv4-mapped one is the IPv4 address that everything else in the cluster sees."""
     try:
-        return ipaddress.ip_address(text(word).split("%")[0])
+        found = ipaddress.ip_address(text(word))
     except ValueError:
         return None
+    if isinstance(found, ipaddress.IPv6Address):
+        return None if found.scope_id else found.ipv4_mapped or found
+    return found
 
 
 def hosts(words: Iterable[Any]) -> tuple[Network, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._topology.model import Network
-from . import guards
+from . import guards, rights
 from . import observations as obs
 from .observations import Observation
 
@@ -51,14 +51,19 @@ _AUTHORITIES = ("openshift", "servicecidr", "calico-ippool", "cilium-pool", "cil
 
 @dataclass(frozen=True)
 class Doubt:
-    """Something that is not certain: about what, in words, and the variable that settles it."""
+    """Something that is not certain: about what, in words, and the variable that settles it.
+
+    `ends`: keys of netguard_overrides (`dns.namespace`) that end it once all are given. Without them the doubt is judged again
+    with what was given, and `settle` says what to give, a range of this class unless it is written.
+    """
 
     about: str
     text: str
+    ends: tuple[str, ...] = ()
     settle: str = ""
 
     def data(self) -> dict[str, str]:
-        settle = self.settle or f"netguard_overrides: {{{self.about}: [...]}}"
+        settle = self.settle or rights.setting(*(self.ends or (self.about,)))
         return {"about": self.about, "doubt": self.text, "settle": settle}
 
 
@@ -75,8 +80,12 @@ class Range:
     rejected: list[tuple[Network, str, Observation]] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
 
-    def doubt(self, text: str) -> None:
-        self.doubts.append(Doubt(self.about, f"{self.about}: {text}"))
+    def doubt(self, text: str, settle: str = "") -> None:
+        self.doubts.append(Doubt(self.about, f"{self.about}: {text}", settle=settle))
+
+    def doubt_of_the_cluster(self, text: str) -> None:
+        """What no other range would settle: the cluster itself has to be mended, or the ranges are held by force."""
+        self.doubt(text, f"mend the cluster, or netguard_overrides: {{{self.about}: [...], force: true}}")
 
     def worsen(self, status: str) -> None:
         self.status = max(self.status, status, key=_ORDER.index)
@@ -230,7 +239,10 @@ def _candidates(found: Iterable[Observation]) -> list[Candidate]:
         groups.setdefault((item.trust, item.kind), []).append(item)
     result = []
     for (trust, kind), listed in groups.items():
-        together = tuple(sorted({network for item in listed for network in item.cidrs}, key=order))
+        every = {network for item in listed for network in item.cidrs}
+        # What one source says twice, once as a part of something wider, is said once.
+        inner = {one for one in every for other in every if one != other and guards.within(one, other)}
+        together = tuple(sorted(every - inner, key=order))
         agrees = len({frozenset(item.cidrs) for item in listed}) == 1
         result.append(Candidate(kind, trust, together, tuple(listed), agrees))
     return sorted(result, key=lambda one: _rank(one.sources[0])[:3])
@@ -304,7 +316,8 @@ def _certainty(result: Range, winner: Candidate, refuted: list[Candidate], evide
     """Nothing contradicts the winner: how much does it prove?"""
     shown = words(winner.networks)
     if context.ipam == "unknown":
-        result.doubt(f"{shown} by {winner.name}, but it is not known which allocator gives the addresses")
+        settle = f"{rights.setting('cni.ipam')}, or {rights.setting(result.about)}"
+        result.doubt(f"{shown} by {winner.name}, but it is not known which allocator gives the addresses", settle)
         return PARTIAL
     if winner.kind == "probe-multi":
         result.doubt(f"{shown} is what the API server named; there may be further ranges{_lost(context)}")

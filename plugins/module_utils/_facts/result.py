@@ -73,11 +73,14 @@ def _doubts(facts: Mapping[str, Any]) -> list[Fault]:
         status = _mapping(ranges.get(name)).get("status", "complete" if cidrs.get(name) or name not in NEEDED else "unknown")
         if status == "complete" or (name not in NEEDED and status != "conflict"):
             continue
-        reasons = "; ".join(str(item.get("doubt", "")) for item in doubts if item.get("about") == name)
+        ours = [item for item in doubts if item.get("about") == name]
+        reasons = "; ".join(str(item.get("doubt", "")) for item in ours)
+        settles = dict.fromkeys(str(item.get("settle") or "") for item in ours)
+        plain = f"netguard_overrides: {{{name}: [...]}}"
         if lost and not reasons:
             reasons = f"not readable: {', '.join(lost[:6])}"
         message = f"the range of the {name} is {status}" + (f": {reasons}" if reasons else "")
-        bad.append(Fault(f"facts.ranges.{name}", message, f"set netguard_overrides: {{{name}: [...]}}"))
+        bad.append(Fault(f"facts.ranges.{name}", message, "; ".join(item for item in settles if item) or plain))
     if not bad:
         return []
     told = {fault.path.rpartition(".")[2] for fault in bad}

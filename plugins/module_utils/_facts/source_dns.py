@@ -16,6 +16,8 @@ from .reconcile import Doubt
 from .source_pods import document
 from .world import Object, World
 
+#: What names another DNS Service.
+_SERVICE = ("dns.service_ip", "dns.namespace", "dns.pod_labels")
 #: Addresses that Istio ambient gives the kubelet's probes (fixed in its source).
 PROBE_SOURCES = ("169.254.7.127/32", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128")
 
@@ -49,18 +51,18 @@ def dns(world: World) -> tuple[dict[str, Any], list[Doubt]]:
     }
     doubts: list[Doubt] = []
 
-    def doubt(text: str) -> None:
-        doubts.append(Doubt("dns", f"DNS: {text}", "netguard_overrides: {dns: {namespace: ..., pod_labels: {...}}}"))
+    def doubt(text: str, *ends: str) -> None:
+        doubts.append(Doubt("dns", f"DNS: {text}", ends))
 
     if world.state("DaemonSet") != "ok" and not found["node_local_ip"]:
-        why = "DNS: whether a NodeLocal DNSCache runs is not known (DaemonSet is not readable)"
-        doubts.append(Doubt("dns", why, "netguard_overrides: {dns: {node_local_ip: ...}}"))
+        doubt("whether a NodeLocal DNSCache runs is not known (DaemonSet is not readable)", "dns.node_local_ip")
     candidates = _candidates(world)
     if not candidates:
         lost = world.asking.lost("Service")
-        doubt("no Service of the cluster's DNS was found" + (f" (not readable: {', '.join(lost)})" if lost else ""))
+        why = f" (not readable: {', '.join(lost)})" if lost else ""
+        doubt(f"no Service of the cluster's DNS was found{why}", *_SERVICE)
     elif len(candidates) > 1:
-        doubt(f"several Services may be it: {', '.join(_name(item) for item in candidates)}")
+        doubt(f"several Services may be it: {', '.join(_name(item) for item in candidates)}", *_SERVICE)
     if candidates:
         service = candidates[0]
         namespace, name = text(at(service, "metadata", "namespace")), text(at(service, "metadata", "name"))
@@ -71,9 +73,9 @@ def dns(world: World) -> tuple[dict[str, Any], list[Doubt]]:
         found.update(namespace=namespace, pod_labels=selector)
         found["ports"] = _ports(world, service, world.dns_slices.get((namespace, name), []), selector)
         if not selector:
-            doubt(f"{namespace}/{name} has no selector: its pods cannot be named in a policy")
+            doubt(f"{namespace}/{name} has no selector: its pods cannot be named in a policy", "dns.pod_labels")
         elif not all(found["ports"].values()):
-            doubt(f"{namespace}/{name}: no endpoint tells the port of its pods")
+            doubt(f"{namespace}/{name}: no endpoint tells the port of its pods", "dns.ports")
     for protocol in ("udp", "tcp"):
         found["ports"][protocol] = found["ports"][protocol] or [53]
     return found, doubts
@@ -214,5 +216,5 @@ def mesh(world: World) -> tuple[dict[str, Any], list[Doubt]]:
         return {"ambient": True, "probe_sources": [*PROBE_SOURCES]}, []
     if world.state("DaemonSet") == "ok":
         return {"ambient": False, "probe_sources": []}, []
-    why = "mesh: whether Istio ambient runs is not known (DaemonSet is not readable)"
-    return {"ambient": None, "probe_sources": []}, [Doubt("mesh", why, "netguard_overrides: {mesh: {ambient: false}}")]
+    doubt = Doubt("mesh", "mesh: whether Istio ambient runs is not known (DaemonSet is not readable)", ("mesh.ambient",))
+    return {"ambient": None, "probe_sources": []}, [doubt]

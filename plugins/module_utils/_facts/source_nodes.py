@@ -153,7 +153,7 @@ def _annotations(world: World) -> Iterable[Observation]:
             for word in _json_words(raw) if raw[:1] in ("{", "[") else obs.split(raw):
                 network = obs.network(word)
                 if network is None:
-                    world.asking.malformed(f"{ref} {key}: {word}")
+                    world.asking.malformed(f"{ref} {key}: {word}", "lan")
                 elif network.prefixlen < network.max_prefixlen and any(guards.within(address, network) for address in inside):
                     yield Observation("lan", (network,), obs.RUNNING, kind, ref, key, word)
     for item in world.optional.get("ciliumnodes", []):

@@ -13,6 +13,7 @@ import yaml
 
 from .._topology.model import Network
 from . import observations as obs
+from . import rights
 from .cni import CniFound
 from .cni_config import antrea_config, containers_env, flannel_configs, node_arguments
 from .distribution import DEFAULTS, Distribution
@@ -69,7 +70,9 @@ def _cilium(world: World) -> Iterable[Observation]:
     for (namespace, name), data in world.config.items():
         if name != "cilium-config":
             continue
-        raw = [data[key] for key in ("cluster-pool-ipv4-cidr", "cluster-pool-ipv6-cidr") if data.get(key)]
+        # A family that is switched off may have a range there all the same.
+        families = [item for item in ("ipv4", "ipv6") if data.get(f"enable-{item}", "").lower() != "false"]
+        raw = [data[key] for item in families if data.get(key := f"cluster-pool-{item}-cidr")]
         ref = f"configmap/{namespace}/{name}"
         yield from asking.claim("pods", raw, obs.ALLOCATES, "cilium-config", ref, "cluster-pool-ipv4-cidr", "cilium")
     pools = [
@@ -164,7 +167,7 @@ def document(world: World, reference: str, raw: str | None) -> Any:
     try:
         return yaml.safe_load(raw) if raw else {}
     except (yaml.YAMLError, RecursionError, ValueError):
-        world.asking.malformed(f"{reference}: no YAML")
+        world.asking.malformed(f"{reference}: no YAML", *rights.overrides(reference))
         return {}
 
 

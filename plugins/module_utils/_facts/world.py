@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import rights
 from .observations import Asking, at, items, labels_of, mapping, strings, text
 from .reader import Trim
 
@@ -174,7 +175,8 @@ def _config(world: World) -> None:
         found = world.asking.get("v1", "ConfigMap", name, namespace)
         if found:
             if not isinstance(found.get("data"), dict):
-                world.asking.malformed(f"configmap/{namespace}/{name}: no data")
+                reference = f"configmap/{namespace}/{name}"
+                world.asking.malformed(f"{reference}: no data", *rights.overrides(reference))
             world.config[(namespace, name)] = strings(found.get("data"))
 
 

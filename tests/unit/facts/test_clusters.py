@@ -15,7 +15,7 @@ from ansible_collections.homelab.netguard.plugins.module_utils._errors import Fa
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.discover import discover
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.result import from_result
 from clusters import Expected
-from clusters_dual import CLUSTERS
+from clusters_families import CLUSTERS
 from recordings import Cluster
 
 
@@ -42,7 +42,7 @@ def test_recorded(name: str) -> None:
         assert {str(item) for item in typed.pods} == set(expected.pods)
         assert typed.digest == facts["digest"]
     else:
-        with pytest.raises(FaultsError, match=r"netguard_overrides: \{(pods|services): \[\.\.\.\]\}"):
+        with pytest.raises(FaultsError, match=r"netguard_overrides: \{(pods|services): \[\.\.\.\]"):
             from_result(facts)
 
 

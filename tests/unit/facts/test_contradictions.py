@@ -14,7 +14,8 @@ import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._errors import FaultsError
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.discover import discover
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.result import from_result
-from clusters import CALICO, CALICO_CONFIG, CILIUM, CLUSTERS, KINDNET, KUBE_PROXY, S244, cluster, plane, two
+from clusters import CALICO, CALICO_CONFIG, CILIUM, KINDNET, KUBE_PROXY, S244, cluster, plane, two
+from clusters_families import CLUSTERS
 from recordings import (
     Cluster,
     block,

@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._facts import probe
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.discover import discover
 from clusters import cluster, two
+from clusters_families import CLUSTERS
 from recordings import Cluster, Object
 
 X = "192.0.2.1"
@@ -98,8 +99,6 @@ def test_everything_else_is_no_answer(status: int, text: str) -> None:
 
 
 def test_it_is_not_asked_where_the_range_is_written() -> None:
-    from clusters import CLUSTERS
-
     for name, (recorded, expected) in CLUSTERS.items():
         fresh = recorded.plus()
         discover(fresh)

@@ -16,7 +16,7 @@ from ansible_collections.homelab.netguard.plugins.module_utils._errors import Fa
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.discover import discover
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.model import Endpoint
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.result import from_result, version
-from clusters import CLUSTERS
+from clusters_families import CLUSTERS
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
