@@ -35,7 +35,7 @@ LEVELS: dict[int, list[dict[str, Any]]] = {
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]},
     ],
     2: [
-        {"apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"], "verbs": ["list"]},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs", "ipaddresses"], "verbs": ["list"]},
         {
             "apiGroups": ["crd.projectcalico.org"],
             "resources": ["ippools", "blockaffinities", "felixconfigurations"],
@@ -100,6 +100,11 @@ def test_each_level_of_rights(furnished: Server, tmp_path: Path, level: int) -> 
     assert ("ServiceCIDR" in forbidden) == (level < 2)
     assert ("DaemonSet" in forbidden) == (level < 3)
     assert ("Pod" in forbidden) == (level < 4)
+    # What the next level would add is said, and nothing that is there already.
+    missing = {entry["level"] for entry in facts["missing_rights"]}
+    assert all(number > level for number in missing)
+    assert level >= 4 or level + 1 in missing
+    assert level > 1 or "list servicecidrs" in {entry["rule"] for entry in facts["missing_rights"]}
     events = [event for event in furnished.audit(mark) if event["user"]["username"] == user]
     assert events
     wrote = [event for event in events if event["verb"] not in ("get", "list") and "dryRun=All" not in event["requestURI"]]

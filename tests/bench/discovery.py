@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Discovery of a large cluster: 5000 nodes, 50 000 pods and 10 000 Services, read in pages as JSON.
+"""Discovery of a large cluster, apart from the making of its objects: seconds and peak memory of each, in processes of their own.
 
-`make bench ARGS="discovery 5000 50000 10000"` prints seconds and peak memory, and beside them the same lists held whole.
+`make bench ARGS="discovery 5000 50000 10000 500 2000 500"`: nodes, pods and Services as pages of JSON, then on a real API server.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...plugins.module_utils._cluster.client import Cluster
-from ...plugins.module_utils._cluster.transport import ApiError, Transport
+from ...plugins.module_utils._cluster.transport import MERGE_PATCH, PAGE, ApiError, Transport
 from ...plugins.module_utils._facts.discover import discover
+from ..cluster.control_plane import ControlPlane
 
 Object = dict[str, Any]
 
@@ -91,17 +96,33 @@ KINDS = {
 }
 
 
-class Pages(Transport):
-    """An API server in memory: every page is made, encoded and decoded when it is asked for."""
+@dataclass
+class Asked:
+    """Where the time went: inside of requests (reading and decoding), and how many there were."""
 
-    def __init__(self, nodes: int, pods: int, services: int) -> None:
-        self.counts = {"nodes": nodes, "pods": pods + 1, "services": services}
+    requests: int = 0
+    seconds: float = 0.0
+
+
+class Pages(Transport):
+    """An API server whose lists lie encoded in files, one for each page, so that making them costs nothing here."""
+
+    def __init__(self, folder: Path, asked: Asked) -> None:
+        self.folder, self.asked = folder, asked
 
     @property
     def host(self) -> str:
         return "https://bench.example"
 
     def send(self, method: str, path: str, body: Any = None, what: str = "", **params: Any) -> Any:
+        started = time.process_time()
+        try:
+            return self._answer(path, what, int(params.get("_continue") or 0))
+        finally:
+            self.asked.requests += 1
+            self.asked.seconds += time.process_time() - started
+
+    def _answer(self, path: str, what: str, start: int) -> Any:
         if path == "/version":
             return {"gitVersion": "v1.34.1"}
         if path == "/apis":
@@ -117,55 +138,147 @@ class Pages(Transport):
             return {"items": [{"metadata": meta, "spec": {}, "status": {"desiredNumberScheduled": 1}}]}
         if name == "servicecidrs":
             return {"items": [{"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [str(SERVICES)]}}]}
-        if name in self.counts:
-            return self._page(name, int(params.get("_continue") or 0), int(params["limit"]))
+        if name in MAKE:
+            return json.loads((self.folder / f"{name}-{start}.json").read_bytes())
         if name == "endpointslices":
             return {"items": []}
         raise ApiError(404, "NotFound", "not found", [], what)
 
-    def _page(self, name: str, start: int, limit: int) -> Any:
-        make = {"nodes": node, "services": service, "pods": lambda number: pod(number - 1) if number else kcm()}[name]
-        end = min(start + limit, self.counts[name])
-        more = str(end) if end < self.counts[name] else None
-        page = {"items": [make(number) for number in range(start, end)], "metadata": {"continue": more}}
-        return json.loads(json.dumps(page))
+
+class Counted(Transport):
+    """A real connection whose requests are counted."""
+
+    def __init__(self, client: Any, asked: Asked) -> None:
+        super().__init__(client)
+        self.asked = asked
+
+    def send(self, method: str, path: str, body: Any = None, what: str = "", **params: Any) -> Any:
+        started = time.monotonic()
+        try:
+            return super().send(method, path, body, what, **params)
+        finally:
+            self.asked.requests += 1
+            self.asked.seconds += time.monotonic() - started
 
 
-def opened(counts: list[int]) -> Cluster:
+#: plural -> how the object of a number is made
+MAKE: dict[str, Callable[[int], Object]] = {
+    "nodes": node,
+    "pods": lambda number: pod(number - 1) if number else kcm(),
+    "services": service,
+}
+
+
+def make_pages(folder: Path, counts: list[int]) -> None:
+    for name, count in zip(MAKE, (counts[0], counts[1] + 1, counts[2]), strict=True):
+        for start in range(0, count, PAGE):
+            end = min(start + PAGE, count)
+            more = str(end) if end < count else None
+            page = {"items": [MAKE[name](number) for number in range(start, end)], "metadata": {"continue": more}}
+            (folder / f"{name}-{start}.json").write_bytes(json.dumps(page).encode())
+
+
+def opened(transport: Transport) -> Cluster:
     cluster = Cluster(None)
-    cluster.transport = Pages(*counts)
-    cluster.resources._transport = cluster.transport
+    cluster.transport = transport
+    cluster.resources._transport = transport
     return cluster
 
 
-def one(how: str, counts: list[int]) -> int:
-    started = time.monotonic()
-    cluster = opened(counts)
-    if how == "whole":
-        kept = [cluster.list("v1", kind) for kind in ("Node", "Pod", "Service")]
-        said = f"{sum(len(item) for item in kept)} objects"
+def connected(kubeconfig: str, asked: Asked) -> Cluster:
+    from kubernetes.config import new_client_from_config
+    from kubernetes.dynamic import DynamicClient
+
+    return opened(Counted(DynamicClient(new_client_from_config(kubeconfig)), asked))
+
+
+def child(how: str, where: str, counts: list[int]) -> dict[str, Any]:
+    """One row, measured in a process of its own: seconds, peak memory, what came out."""
+    asked = Asked()
+    if how == "server":
+        cluster = connected(where, asked)
+    else:
+        cluster = opened(Pages(Path(where), asked))
+    clock = time.monotonic if how == "server" else time.process_time
+    empty, started = memory(), clock()
+    if how == "making":
+        make_pages(Path(where), counts)
+        said = f"{sum(path.stat().st_size for path in Path(where).iterdir()) / 1024**2:.0f} MB of JSON"
+    elif how == "whole":
+        said = f"{sum(len(cluster.list('v1', kind)) for kind in ('Node', 'Pod', 'Service'))} objects held"
     else:
         facts = discover(cluster)
         said = ", ".join(f"{name} {facts['cidrs'][name]} {facts['ranges'][name]['status']}" for name in ("pods", "services"))
-    seconds, busy = time.monotonic() - started, time.process_time()
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{how:<8} {seconds:6.1f} s ({busy:.1f} s of CPU) {megabytes:7.0f} MB  {said}", flush=True)
-    return 0
+    seconds = clock() - started
+    return {"seconds": seconds, "requests": asked.requests, "inside": asked.seconds, "empty": empty, "peak": memory(), "said": said}
 
 
-def lines() -> Iterator[str]:
-    yield "whole: the same lists held in memory, nothing judged; discover: discovery as the module does it."
-    yield "Both times hold the making of the objects."
+def memory() -> float:
+    """Megabytes at the peak."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measured(how: str, where: str, counts: list[int]) -> dict[str, Any]:
+    """Runs a row. Raises CalledProcessError when it fails."""
+    words = [sys.executable, "-m", __package__, "discovery", how, where, *map(str, counts)]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def fill(plane: ControlPlane, counts: list[int]) -> None:
+    """The same objects on a real API server. A pod's addresses are its status, which is a request of its own."""
+    end = time.monotonic() + 120
+    while "default" not in plane.run_kubectl("get", "serviceaccounts", "-n", "default", "-o", "name"):
+        if time.monotonic() > end:
+            raise RuntimeError("the namespace default got no service account within 120 s")
+        time.sleep(0.5)
+    transport = connected(str(plane.kubeconfig), Asked()).transport
+
+    def create(name: str, number: int) -> None:
+        made = MAKE[name](number)
+        made["metadata"].pop("managedFields", None)
+        space = "" if name == "nodes" else "/namespaces/kube-system" if (name, number) == ("pods", 0) else "/namespaces/default"
+        made["metadata"]["namespace"] = space.rpartition("/")[2]
+        for container in made["spec"].get("containers", ()):
+            container.setdefault("image", "registry.example/none:1")
+        if name == "services":
+            made["spec"] = {"ports": [{"port": 80}]}
+        transport.send("POST", f"/api/v1{space}/{name}", made)
+        if name == "pods":
+            path = f"/api/v1{space}/pods/{made['metadata']['name']}/status"
+            transport.send("PATCH", path, {"status": made["status"]}, content_type=MERGE_PATCH)
+
+    work = [
+        (name, number) for name, count in zip(MAKE, (counts[0], counts[1] + 1, counts[2]), strict=True) for number in range(count)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        for _done in pool.map(lambda item: create(*item), work):
+            pass
+
+
+def line(name: str, row: dict[str, Any], unit: str) -> str:
+    rest = f"{row['inside']:8.1f} {row['seconds'] - row['inside']:8.1f} {row['requests']:8}" if row["requests"] else f"{'':26}"
+    return f"{name:<22}{row['seconds']:8.1f} {rest} {row['peak'] - row['empty']:7.0f}  {unit}  {row['said']}"
 
 
 def main(arguments: list[str]) -> int:
-    if arguments and arguments[0] in ("whole", "discover"):
-        return one(arguments[0], [int(item) for item in arguments[1:]])
-    counts = [int(item) for item in arguments] or [5000, 50000, 10000]
-    print(f"{counts[0]} nodes, {counts[1]} pods, {counts[2]} Services")
-    print("\n".join(lines()), flush=True)
-    for how in ("discover", "whole"):
-        done = subprocess.run([sys.executable, "-m", __package__, "discovery", how, *map(str, counts)], check=False)
-        if done.returncode:
-            return done.returncode
+    if arguments and arguments[0] in ("making", "whole", "core", "server"):
+        print(json.dumps(child(arguments[0], arguments[1], [int(item) for item in arguments[2:]])))
+        return 0
+    counts = [int(item) for item in arguments[:3]] or [5000, 50000, 10000]
+    real = [int(item) for item in arguments[3:]] or [500, 2000, 500]
+    print("seconds in all, inside of requests (reading, decoding), outside of them (judging); peak MB beyond an idle process")
+    print(f"{'':<22}{'all':>8} {'inside':>8} {'outside':>8} {'requests':>8} {'MB':>7}")
+    with tempfile.TemporaryDirectory() as folder:
+        for how, name in (("making", "making the objects"), ("core", "discovery, in pages"), ("whole", "the same lists, held")):
+            row = measured(how, folder, counts)
+            print(line(name, row, "CPU "), flush=True)
+    print(f"({counts[0]} nodes, {counts[1]} pods, {counts[2]} Services; {PAGE} objects a page)")
+    with ControlPlane(kwok=False) as plane:
+        started = time.monotonic()
+        fill(plane, real)
+        print(f"{'making the objects':<22}{time.monotonic() - started:8.1f} {'':34}  wall  on a real API server", flush=True)
+        print(line("discovery", measured("server", str(plane.kubeconfig), real), "wall"), flush=True)
+    print(f"({real[0]} nodes, {real[1]} pods, {real[2]} Services)")
     return 0

@@ -104,6 +104,7 @@ SOURCES = [
     "CiliumNode",
     "CiliumPodIPPool",
     "Network",
+    "Cluster",
     "probe",
     "/version",
     "/apis",

@@ -118,7 +118,7 @@ def denied(source: str) -> Cluster:
     return base.broken(source, "forbidden")
 
 
-@pytest.mark.parametrize("source", [*SOURCES, "Cluster"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_a_right_that_is_refused_is_named_with_what_it_tells(source: str) -> None:
     found = discover(denied(source))["missing_rights"]
     assert found, source
@@ -136,7 +136,7 @@ def test_the_roles_of_the_documentation_have_every_right() -> None:
     """Each right that can be missing is in docs/rbac.yml, apart from the dry run's, and from what everybody may read."""
     roles = [*yaml.safe_load_all((Path(__file__).parents[3] / "docs" / "rbac.yml").read_text())]
     granted = {(verb, resource) for rule in roles[0]["rules"] for verb in rule["verbs"] for resource in rule["resources"]}
-    for source in (*SOURCES, "Cluster", "Service default/kubernetes", "dry run of a Service, IPv4"):
+    for source in (*SOURCES, "Service default/kubernetes", "dry run of a Service, IPv4"):
         right = rights.right(source)
         if right is None:
             assert source == "probe"

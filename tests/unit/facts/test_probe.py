@@ -28,6 +28,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "1.32": (f"{GO}failed to allocate IP {X}: the provided IP ({X}) {OUTSIDE} {RANGE}", RANGE),
     "1.34 dry": (f"{JSON}failed to allocate IP {X}: the provided IP ({X}) {OUTSIDE} {RANGE}", RANGE),
     "1.33": (f"{JSON}failed to allocate IP {X}: the provided network does not match the current range", ""),
+    "1.33, older form": (f"{GO}failed to allocate IP {X}: the provided network does not match the current range", ""),
+    "proposed, shorter": (f"{JSON}provided IP {X} is not in the valid range", ""),
     "proposed": (f"{JSON}the provided IP ({X}) is not in the valid range", ""),
     "IPv6": ("The range of valid IPs is fd00:10:96::/112", "fd00:10:96::/112"),
     "not ready": ("allocator not ready", ""),
