@@ -10,7 +10,6 @@ from clusters import (
     CALICO,
     CALICO_CONFIG,
     CILIUM,
-    CLUSTERS,
     KUBE_PROXY,
     RKE2,
     RKE2_DNS,
@@ -19,6 +18,7 @@ from clusters import (
     plane,
     record,
 )
+from clusters_clouds import CLUSTERS
 from recordings import Object, config, custom, daemonset, flannel, ippool, node, pod, server_args, servicecidr
 
 __all__ = ["CLUSTERS"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from clusters_families import CLUSTERS
-from test_contradictions import CASES
+from contradictions import CASES
 
 HERE = Path(__file__).parent
 LINES = [line for line in (HERE / "CHECKLIST.md").read_text().splitlines() if re.match(r"\| \d+ \|", line)]

@@ -19,9 +19,9 @@ from ansible_collections.homelab.netguard.plugins.module_utils._facts.distributi
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.world import CONFIG_MAPS, OPTIONAL
 from clusters import CILIUM, KINDNET, KUBE_PROXY, S244, cluster, plane, two
 from clusters_families import CLUSTERS
+from contradictions import CASES, PLAIN
 from recordings import Cluster, Object, config, custom, daemonset, ippool, kubeadm, node, pod, server_args, service, servicecidr
 from test_clusters import SOURCES
-from test_contradictions import CASES, PLAIN
 
 RECORDED = {**{name: entry[0] for name, entry in CLUSTERS.items()}, **{f"case: {name}": entry[0] for name, entry in CASES.items()}}
 

@@ -23,6 +23,7 @@ from ansible_collections.homelab.netguard.plugins.module_utils._facts.discover i
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.result import NEEDED, from_result
 from clusters import CILIUM, KINDNET, KUBE_PROXY, S244, cluster, plane, two
 from clusters_families import CLUSTERS
+from contradictions import CASES, PLAIN
 from recordings import (
     Cluster,
     Object,
@@ -34,7 +35,6 @@ from recordings import (
     service,
     servicecidr,
 )
-from test_contradictions import CASES, PLAIN
 
 FOLDER = Path(str(_facts.__file__)).parent
 
