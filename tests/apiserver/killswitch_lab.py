@@ -165,12 +165,16 @@ class Lab:
             body = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": pod}}}
         return {"apiVersion": PATHS[kind], "kind": kind, "metadata": meta, "spec": body | spec}
 
-    def policy(self, kind: str, app: str = "qbit") -> dict[str, Any]:
-        """The admission policy or binding of a client, or (`app` empty) the protection of policies."""
+    def policy(self, kind: str, app: str = "qbit", *, of_workload: bool = False) -> dict[str, Any]:
+        """The admission policy about clients, a client's binding of it, or (`app` empty) those of the protection of policies."""
         for item in self.cluster.list(
             "admissionregistration.k8s.io/v1", kind, label_selector=f"homelab.netguard/instance={self.instance}"
         ):
-            if item["metadata"]["labels"].get("homelab.netguard/client", "") == app:
+            meta = item["metadata"]
+            if kind == "ValidatingAdmissionPolicy":
+                if meta["name"].endswith("-clients" if app else "-policies"):
+                    return item
+            elif meta["labels"].get("homelab.netguard/client", "") == app and meta["name"].endswith("-workload") == of_workload:
                 return item
         raise AssertionError(f"no {kind} of {app or 'the instance'}")
 

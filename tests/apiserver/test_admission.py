@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,8 +118,8 @@ def test_an_init_container_may_stand_behind_the_guard_and_not_in_front(lab: Lab)
 def test_a_repaired_binding_is_in_force_when_the_run_ends(lab: Lab) -> None:
     """The pods' rule was never off here, so a refused pod alone would prove nothing about the workload's rule."""
     manifest = closed(lab)
-    binding = lab.policy("ValidatingAdmissionPolicyBinding")["metadata"]["name"]
-    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]
+    binding = lab.policy("ValidatingAdmissionPolicyBinding", of_workload=True)["metadata"]["name"]
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]
     lab.edit_cluster_object("ValidatingAdmissionPolicyBinding", binding, {"spec": {"matchResources": {"resourceRules": rules}}})
     lab.until(lambda: _goes(lambda: lab.send("PUT", lab.path("Deployment", "qbit"), manifest, dry_run="All")))
     lab.run([app("Deployment")])
@@ -169,8 +170,8 @@ def test_a_workload_that_lost_its_guard_while_unprotected_starts_no_pods(lab: La
     """The workload's rule taken off by hand: the pods' rule still holds until the next run."""
     manifest = closed(lab)
     lab.until(lambda: any(pod["spec"].get("initContainers") for pod in lab.pods("app=qbit")))
-    binding = lab.policy("ValidatingAdmissionPolicyBinding")["metadata"]["name"]
-    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]
+    binding = lab.policy("ValidatingAdmissionPolicyBinding", of_workload=True)["metadata"]["name"]
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]
     lab.edit_cluster_object("ValidatingAdmissionPolicyBinding", binding, {"spec": {"matchResources": {"resourceRules": rules}}})
     newer = copy.deepcopy(manifest)
     newer["spec"]["template"]["spec"]["containers"][0]["image"] = "example.invalid/app:2"
@@ -375,6 +376,63 @@ def test_selectors_with_expressions_are_held_too(lab: Lab) -> None:
     ):
         put(name, {"app": "qbit"} | labels)
 
+    put_in = pod | {"spec": lab.inject(manifest)["spec"]["template"]["spec"]}
+    lab.create(put_in | {"metadata": {"name": "held", "namespace": lab.namespace, "labels": {"app": "qbit", "tier": "a"}}})
+
+    def relabel(**labels: str | None) -> None:
+        lab.patch("Pod", "held", {"metadata": {"labels": labels}}, how=MERGE)
+
+    # "tier" and "In" are words of the rule itself, and must not pass for its values
+    for change in ({"tier": "c"}, {"tier": "tier"}, {"tier": "In"}, {"tier": None}, {"canary": ""}, {"zone": "x"}, {"app": None}):
+        with pytest.raises(Refused, match="would leave the kill switch"):
+            relabel(**change)
+    relabel(tier="b", zone="y")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "action"),
+    [("guards", None, "changed"), ("guards", "mangled", "repaired"), ("selector", None, "changed"), ("subject", None, "changed")],
+)
+def test_without_its_parameters_everything_of_the_client_is_refused(lab: Lab, key: str, value: str | None, action: str) -> None:
+    """A binding whose annotation somebody took off or mangled: closed, and mended by the next run."""
+    manifest = closed(lab)
+    for of_workload in (False, True):
+        name = lab.policy("ValidatingAdmissionPolicyBinding", of_workload=of_workload)["metadata"]["name"]
+        annotations = {"metadata": {"annotations": {f"homelab.netguard/{key}": value}}}
+        lab.edit_cluster_object("ValidatingAdmissionPolicyBinding", name, annotations)
+    labels = {"metadata": {"name": "bare", "namespace": lab.namespace, "labels": {"app": "qbit"}}}
+    bare = {"apiVersion": "v1", "kind": "Pod", "spec": manifest["spec"]["template"]["spec"]} | labels
+    for _attempt in range(10):
+        with pytest.raises(Refused):
+            lab.create(bare)
+        with pytest.raises(Refused):
+            lab.replace(manifest)
+        time.sleep(0.2)
+    result = lab.run([app("Deployment")])
+    assert [(item["kind"], item["action"]) for item in result["objects"]] == [("ValidatingAdmissionPolicyBinding", action)] * 2
+    with pytest.raises(Refused, match="is a VPN client of"):
+        lab.create(bare)
+    with pytest.raises(Refused, match="takes the guard away"):
+        lab.replace(manifest)
+
+
+def test_one_client_s_parameters_are_not_another_s(lab: Lab) -> None:
+    """Two clients of one namespace share the policy: each is judged by its own guards, selector and message."""
+    for name in ("qbit", "sab"):
+        lab.create(lab.workload("Deployment", name))
+    apps = [app("Deployment"), QBIT | {"name": "sab"}]
+    lab.run(apps)
+    for name, other in (("qbit", "sab"), ("sab", "qbit")):
+        labels = {"metadata": {"name": f"bare-{name}", "namespace": lab.namespace, "labels": {"app": name}}}
+        bare = {"apiVersion": "v1", "kind": "Pod", "spec": lab.workload("Deployment", name)["spec"]["template"]["spec"]} | labels
+        with pytest.raises(Refused, match=f"Deployment {lab.namespace}/{name} is a VPN client") as caught:
+            lab.create(bare)
+        assert f"{lab.namespace}/{other}" not in str(caught.value)
+    lab.run(apps[:1])
+    lab.until(lambda: _goes(lambda: lab.send("POST", lab.path("Pod"), bare, dry_run="All")))
+    with pytest.raises(Refused):
+        lab.create(bare | {"metadata": bare["metadata"] | {"name": "bare-qbit", "labels": {"app": "qbit"}}})
+
 
 def test_old_and_new_guard_are_accepted_while_one_replaces_the_other(lab: Lab) -> None:
     manifest = closed(lab)
@@ -390,7 +448,7 @@ def test_old_and_new_guard_are_accepted_while_one_replaces_the_other(lab: Lab) -
     lab.put_guard(manifest, new)
     context = lab.context([app("Deployment")])
     settled = killswitch.settle(context, context.topology.clients, Images.of({"overlay": new}))
-    assert [action.action for action in settled.actions] == ["changed"]
+    assert [action.action for action in settled.actions] == ["changed", "changed"], "the bindings of pods and workload"
     late = copy.deepcopy(pod)
     late["metadata"]["name"] = "late"
 
@@ -407,7 +465,7 @@ def test_old_and_new_guard_are_accepted_while_one_replaces_the_other(lab: Lab) -
 
 def test_a_guard_that_was_changed_by_hand_is_not_taken_over(lab: Lab) -> None:
     manifest = closed(lab)
-    binding = lab.policy("ValidatingAdmissionPolicyBinding")["metadata"]["name"]
+    binding = lab.policy("ValidatingAdmissionPolicyBinding", of_workload=True)["metadata"]["name"]
     lab.edit_cluster_object("ValidatingAdmissionPolicyBinding", binding, {"spec": {"validationActions": ["Audit"]}})
     lab.until(lambda: _goes(lambda: lab.put_guard(manifest, "example.invalid/evil")))
     lab.run([app("Deployment")])

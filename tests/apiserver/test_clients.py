@@ -259,6 +259,19 @@ def test_an_app_that_left_the_list_is_released_in_order(home: Home) -> None:
     assert not home.run()["changed"]
 
 
+def test_a_release_that_did_not_come_to_its_end_is_taken_back(home: Home) -> None:
+    """The annotation that lets anybody change what the guard reads goes with the next run."""
+    home.workload()
+    home.site()
+    release = {"metadata": {"annotations": {"homelab.netguard/release": "true"}}}
+    home.resource("v1", "ConfigMap").patch(body=release, name="netguard-client-web", namespace=home.media, content_type=MERGE)
+    result = home.run()
+    assert [(item["kind"], item["action"]) for item in result["objects"]] == [("ConfigMap", "repaired")]
+    annotations = home.get("ConfigMap", "netguard-client-web", "v1")["metadata"].get("annotations") or {}
+    assert "homelab.netguard/release" not in annotations
+    assert not home.run()["changed"]
+
+
 def test_a_moved_workload_frees_the_former_one(home: Home) -> None:
     before = home.workload()
     home.site()

@@ -6,14 +6,17 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import copy
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,15 +210,54 @@ def test_check_mode_on_an_empty_cluster_lists_everything_and_writes_nothing(home
     assert KEY not in checked.output
 
 
+class ArgumentLists:
+    """Looks at the arguments of every process meanwhile, and keeps those of processes that carry one of `words`."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = [word.encode() for word in words]
+        self.found: set[bytes] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.02):
+            for entry in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    found = entry.read_bytes()
+                    if any(word in found for word in self.words):
+                        self.found.add(found)
+
+    def __enter__(self) -> ArgumentLists:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
 def test_no_secret_is_shown_anywhere(home: Home) -> None:
-    shown = home.play("site", "-vvv", "--diff")
-    assert shown.ok, shown.output[-4000:]
-    changed = home.play("site", "-vvv", "--diff", netguard_credentials={"proton": {"wireguard_private_key": KEY.replace("A", "B")}})
-    for text in (shown.output, changed.output):
-        assert KEY not in text
-        assert KEY.replace("A", "B") not in text
-    annotations = json.dumps([item["metadata"].get("annotations") for item in home.server.objects(KINDS, "-A")])
-    assert KEY not in annotations
+    """Neither in what is said, nor in annotations, process arguments, or what is written beside the Secret itself."""
+    second = KEY.replace("A", "B")
+    words = [KEY, second, *(base64.b64encode(key.encode()).decode() for key in (KEY, second))]
+    with ArgumentLists([KEY]) as watched:  # it does see one that is there
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(1)", KEY], check=True)
+    assert watched.found
+    mark = home.server.mark()
+    with ArgumentLists(words) as watched:
+        shown = home.play("site", "-vvv", "--diff")
+        assert shown.ok, shown.output[-4000:]
+        changed = home.play("site", "-vvv", "--diff", netguard_credentials={"proton": {"wireguard_private_key": second}})
+    assert not watched.found
+    found = home.server.objects(KINDS, "-A")
+    objects = json.dumps([item["metadata"] if item["kind"] == "Secret" else item for item in found])
+    # the log never has the bodies of Secrets, and those of all else that was written
+    events = json.dumps([event for event in home.server.audit(mark) if home.instance in json.dumps(event)])
+    assert '"requestObject"' in events
+    for word in words:
+        assert word not in shown.output + changed.output
+        assert word not in objects
+        assert word not in events
 
 
 #: name: (changed variables, words of the message)

@@ -101,6 +101,10 @@ def named(event: dict[str, Any]) -> tuple[str, str]:
     return path[-2], path[-1]
 
 
+#: A client has both.
+BINDINGS = ("binding of the pods", "binding of the workload")
+
+
 def check_closed(home: Home, mark: int) -> None:
     """In the order of the audit log: a client is patched after its policy and its admission were written and proven."""
     done: dict[str, set[str]] = {name: set() for name in CLIENTS}
@@ -114,27 +118,31 @@ def check_closed(home: Home, mark: int) -> None:
             if not dry and code < 400 and event["verb"] == "patch":
                 if (resource, name) == ("networkpolicies", f"netguard-killswitch-{client}"):
                     steps.add("policy")
-                if resource.startswith("validatingadmissionpolic") and f'"homelab.netguard/client": "{client}"' in text:
+                if resource == "validatingadmissionpolicies" and name.endswith("-clients"):
                     steps.add(resource)
+                if resource == "validatingadmissionpolicybindings" and f'"homelab.netguard/client": "{client}"' in text:
+                    steps.add("binding of the workload" if name.endswith("-workload") else "binding of the pods")
                 if resource in ("deployments", "statefulsets") and name == client and "homelab.netguard" in event["requestURI"]:
-                    wanted = {"policy", "validatingadmissionpolicies", "validatingadmissionpolicybindings", "refused"}
+                    wanted = {"policy", "validatingadmissionpolicies", *BINDINGS, "refused"}
                     assert steps == wanted, f"{client} was patched before {wanted - steps}"
             if event["verb"] == "create" and dry and code == 403 and f'"app": "{client}"' in text:
                 steps.add("refused")
 
 
 def check_now(home: Home) -> set[str]:
-    """The guarded workloads as they are; each has its policy, its admission policy and the binding of it."""
+    """The guarded workloads as they are; each has its policy and both bindings of the admission policy, which is there."""
     policies = {item["metadata"]["name"] for item in home.server.objects("networkpolicies", "-n", home.media)}
     mine = ("-l", f"homelab.netguard/instance={home.instance}")
-    admission = [
-        {item["metadata"]["labels"].get("homelab.netguard/client") for item in home.server.objects(kind, *mine)}
-        for kind in ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+    bindings = [
+        (item["metadata"]["labels"].get("homelab.netguard/client"), item["metadata"]["name"].endswith("-workload"))
+        for item in home.server.objects("validatingadmissionpolicybindings", *mine)
     ]
+    about = {item["metadata"]["name"].rsplit("-", 1)[1] for item in home.server.objects("validatingadmissionpolicies", *mine)}
     guarded = {name for name, template in home.templates().items() if guard(template) == "netguard-guard"}
     for name in guarded:
         assert f"netguard-killswitch-{name}" in policies
-        assert all(name in found for found in admission)
+        assert {(name, False), (name, True)} <= {*bindings}
+        assert about == {"clients", "policies"}
     return guarded
 
 

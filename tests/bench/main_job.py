@@ -133,8 +133,8 @@ class Bench:
     def remove(self) -> None:
         """Back to an empty cluster."""
         for kind in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
-            self.plane.run_kubectl("delete", kind, "-l", "homelab.netguard/part=admission")
-        self.plane.run_kubectl("delete", "networkpolicies", "--all", "-A")
+            self.plane.run_kubectl("delete", kind, "-l", "homelab.netguard/part=admission", "--wait=false")
+        self.plane.run_kubectl("delete", "networkpolicies", "--all", "-A", "--wait=false")
 
 
 def say(text: str) -> None:

@@ -2,17 +2,28 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The expressions of admission policies (CEL). They read `variables` of `admission.client_policy`."""
+"""The expressions of admission policies (CEL). They read `variables` of `admission.clients_policy` and its parameters.
+
+Parameters are annotations of a binding, lines of text with tabs between their fields: CEL splits these, and reads no JSON. A
+parameter that is missing or mangled is an error of the expression, and the policy refuses then.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 from .client_guard import GUARD
+from .model import PREFIX
 from .workloads import PodSelector
 
+#: Parameters: a line for each guard that is accepted,
+GUARDS = PREFIX + "guards"
+#: a line for each requirement of the selector,
+SELECTOR = PREFIX + "selector"
+#: and, for messages, what the client is and how it is released.
+SUBJECT = PREFIX + "subject"
+WAY_OUT = PREFIX + "way-out"
+TAB = "\t"
 NO_POD = "request.resource.resource != 'pods'"
 SUBRESOURCE = "(has(request.subResource) && request.subResource == 'ephemeralcontainers')"
 #: Debug containers that were there before are left alone.
@@ -25,6 +36,19 @@ EPHEMERAL = (
 )
 
 
+#: Whether the first init container is one of the accepted guards: it runs to its end before anything else starts.
+_FIRST = "variables.init[0]"
+_COMMAND = f"{_FIRST}.image + '\\t' + {_FIRST}.command.join('\\t')"
+GUARDED = (
+    f"{_FIRST}.name == '{GUARD}' && !has({_FIRST}.restartPolicy) && !has({_FIRST}.args) && has({_FIRST}.command)"
+    f" && !{_FIRST}.command.exists(w, w.contains('\\t') || w.contains('\\n'))"
+    f" && has({_FIRST}.securityContext) && has({_FIRST}.securityContext.capabilities)"
+    f" && has({_FIRST}.securityContext.capabilities.add)"
+    f" && variables.guards.exists(g, g == g.split('\\t')[0] + '\\t' + {_COMMAND}"
+    f" && g.split('\\t')[0].split(',').all(x, x in {_FIRST}.securityContext.capabilities.add))"
+)
+
+
 def text(value: str) -> str:
     """A CEL string literal; JSON's escapes are a subset of CEL's."""
     return json.dumps(value)
@@ -34,41 +58,37 @@ def init(variable: str) -> str:
     return f"has(variables.{variable}.spec.initContainers) ? variables.{variable}.spec.initContainers : []"
 
 
-def guard_expression(guards: Iterable[Mapping[str, Any]]) -> str:
-    """Whether the first init container is one of the accepted guards: it runs to its end before anything else starts."""
-    first = "variables.init[0]"
-    either = " || ".join(
-        f"({first}.image == {text(guard['image'])} && {first}.command == {json.dumps(guard['command'])}"
-        f" && {json.dumps(guard['capabilities'])}.all(x, x in {first}.securityContext.capabilities.add))"
-        for guard in guards
-    )
+def pod_of(subject: str) -> str:
+    """The pod or pod template of `object` or `oldObject`."""
+    found = f"dyn({subject})"
     return (
-        f"{first}.name == {text(GUARD)} && !has({first}.restartPolicy) && !has({first}.args) && has({first}.command)"
-        f" && has({first}.securityContext) && has({first}.securityContext.capabilities)"
-        f" && has({first}.securityContext.capabilities.add) && ({either})"
+        f"!({NO_POD}) ? {found} : request.resource.resource == 'cronjobs' ? {found}.spec.jobTemplate.spec.template"
+        f" : {found}.spec.template"
     )
 
 
-def selector_expression(selector: PodSelector, subject: str) -> str:
-    """Whether the labels of `subject` (an expression for something with metadata) fit a label selector.
-
-    A missing label fits NotIn and DoesNotExist, as in the API.
-    """
-    labels = f"{subject}.metadata.labels"
-    parts: list[str] = []
-    for key, value in sorted(selector.labels.items()):
-        parts.append(f"{_has(labels, key)} && {labels}[{text(key)}] == {text(value)}")
-    for expression in selector.expressions:
-        key, operator = expression["key"], expression["operator"]
-        values = json.dumps(list(expression.get("values") or []))
-        if operator == "In":
-            parts.append(f"{_has(labels, key)} && {labels}[{text(key)}] in {values}")
-        elif operator == "NotIn":
-            parts.append(f"!({_has(labels, key)} && {labels}[{text(key)}] in {values})")
-        else:
-            parts.append(_has(labels, key) if operator == "Exists" else f"!({_has(labels, key)})")
-    return " && ".join(parts)
+def annotation(key: str) -> str:
+    """A parameter of the client."""
+    return f"params.metadata.annotations[{text(key)}]"
 
 
-def _has(labels: str, key: str) -> str:
-    return f"has({labels}) && {text(key)} in {labels}"
+def lines(key: str) -> str:
+    """A parameter of several lines, as a list."""
+    return f"{annotation(key)}.split('\\n')"
+
+
+def requirements(selector: PodSelector) -> list[str]:
+    """A label selector as lines for `matches`: key, operator, values with commas (which no label value contains)."""
+    found = [(key, "In", [value]) for key, value in sorted(selector.labels.items())]
+    found += [(item["key"], item["operator"], list(item.get("values") or [])) for item in selector.expressions]
+    return [TAB.join((key, operator, ",".join(values))) for key, operator, values in found]
+
+
+def matches(metadata: str) -> str:
+    """Whether the labels in `metadata` fit the client's selector. A missing label fits NotIn and DoesNotExist, as in the API."""
+    labels = f"{metadata}.?labels.orValue({{}})"
+    listed = f"f[0] in {labels} && {labels}[f[0]] in f[2].split(',')"
+    return (
+        f"{lines(SELECTOR)}.map(r, r.split('\\t')).all(f, f[1] == 'In' ? ({listed}) : f[1] == 'NotIn' ? !({listed})"
+        f" : f[1] == 'Exists' ? f[0] in {labels} : f[1] == 'DoesNotExist' && !(f[0] in {labels}))"
+    )

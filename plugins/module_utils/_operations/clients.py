@@ -84,7 +84,9 @@ def _present(context: Context) -> dict[str, Any]:
         raise FaultsError(faults, "clients whose pods would not start guarded; no workload was patched")
     former = _former(context, live) if context.prune else ()
     desired = builder.desired(live, clients)
-    outcome.add(context.converge(Desired(desired.waves), part=PART, prune=context.prune and not former))
+    settings = context.converge(Desired(desired.waves), part=PART, prune=context.prune and not former)
+    killswitch.take_release_off(context, settings)
+    outcome.add(settings)
     _patch(context, outcome, desired.patches)
     rollouts = Rollouts(context)
     if context.waits:
@@ -196,11 +198,13 @@ def _prove_admission(context: Context, facts: Facts, live: Live, clients: Iterab
     if context.check_mode or not todo or not killswitch.wants_admission(context, facts, []):
         return
     for client in todo:
-        name = admission.client_name(context.topology, client.app)
-        if live.get(admission.POLICY, "", name) is None:
+        missing = [
+            name for name in admission.client_names(context.topology, client.app) if live.get(admission.BINDING, "", name) is None
+        ]
+        if missing:
             raise NetguardError(
-                f"{client.app.key} has no admission guard ({name}): run homelab.netguard.killswitch_policy with the same lists"
-                " first, or set admission: none. Nothing was patched",
+                f"{client.app.key} has no admission guard ({', '.join(missing)}): run homelab.netguard.killswitch_policy with the"
+                " same lists first, or set admission: none. Nothing was patched",
             )
     context.online.parallel(lambda client: killswitch_proof.prove_refused(context, live, client.edges), todo)
 

@@ -66,7 +66,7 @@ def operation(context: Context) -> dict[str, Any]:
         guard = admission.build(context.topology, facts, live, built.edges, dialects=built.dialects, images=images)
     missing = [] if context.rendered else _without_namespace(live, built.edges)
     outcome = context.converge(_existing(built.desired, missing), part=PART, prune=False)
-    _take_release_off(context, outcome)
+    take_release_off(context, outcome)
     outcome.add(context.converge(guard, part=admission.PART, prune=False))
     proven: list[str] = []
     if guard.waves and not context.rendered and not context.check_mode:
@@ -129,13 +129,13 @@ def settle(context: Context, apps: Iterable[App], images: Images) -> Outcome:
     if not context.waits or not admission.supported(facts):
         return Outcome()
     mine = f"{LABEL_INSTANCE}={topology.instance}"
-    policies = context.read([Read(admission.API, admission.POLICY, label_selector=mine)])
-    double = [app for app in apps if len(admission.recorded(topology, policies, app)) > 1]
+    bindings = context.read([Read(admission.API, admission.BINDING, label_selector=mine)])
+    double = [app for app in apps if len(admission.recorded(topology, bindings, app)) > 1]
     if not double:
         return Outcome()
     live = context.read(reads(topology.instance, facts))
     edges = [edges_of(topology, facts, live, app) for app in double]
-    settled = tuple(admission.client_policy(topology, facts, live, item, images) for item in edges)
+    settled = tuple(binding for item in edges for binding in admission.client_bindings(topology, facts, live, item, images))
     return context.converge(Desired((settled,)), part=admission.PART, prune=False)
 
 
@@ -185,8 +185,8 @@ def _waiting(edges: ClientEdges) -> Action:
     return Action(Key("networking.k8s.io/v1", "NetworkPolicy", edges.app.namespace, names.killswitch(edges.app)), "waiting")
 
 
-def _take_release_off(context: Context, outcome: Outcome) -> None:
-    """A policy that is wanted is ours again: the annotation that let anybody change it goes."""
+def take_release_off(context: Context, outcome: Outcome) -> None:
+    """What is wanted is ours again: the annotation that let anybody change it goes. Also for vpn_client_inject's ConfigMaps."""
     if context.rendered:
         return
     pointer = "/metadata/annotations/" + RELEASE.replace("/", "~1")
@@ -220,8 +220,8 @@ def _drop(
     outcome.actions += killswitch_release.remove(context, free)
     remaining = [one for one in owned.values() if one.key in current]
     stale = [item for one in remaining for item in _stale(one, built)]
-    if not guard.waves:
-        stale += [item for one in remaining for item in one.admission]
+    wanted = {Key.of(item) for item in guard.objects}
+    stale += [item for one in remaining for item in one.admission if Key.of(item) not in wanted]
     if not guard.waves and not injected and current:
         stale += shared(live, context.topology.instance, admission_only=True)
     outcome.actions += killswitch_release.delete(context, stale)

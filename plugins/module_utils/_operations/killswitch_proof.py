@@ -54,9 +54,9 @@ def prove(
     Of clients whose admission was not written in this run the first one stands for all. Raises NetguardError with the last
     answer.
     """
-    kinds = (admission.POLICY, admission.BINDING)
-    fresh = {action.key.name for action in written if action.key.kind in kinds}
-    tried = [edges for edges in found if admission.client_name(context.topology, edges.app) in fresh] or list(found[:1])
+    fresh = {action.key.name for action in written if action.key.kind in (admission.POLICY, admission.BINDING)}
+    written_now = [edges for edges in found if fresh.intersection(admission.client_names(context.topology, edges.app))]
+    tried = written_now or list(found[:1])
     patience = Patience()
     context.online.parallel(lambda edges: prove_client(context, live, edges, images, patience), tried)
     if tried and admission.protection_name(context.topology) in fresh:
@@ -75,7 +75,7 @@ def prove_client(
     too.
     """
     prove_refused(context, live, edges, patience)
-    name = admission.client_name(context.topology, edges.app)
+    name, of_workload = map(_binding, admission.client_names(context.topology, edges.app))
     good = admission.good_pod(context.topology, context.facts(), edges, live, images)
     answer = wait_until(lambda: context.online.dry_run("CREATE", good), lambda status, text: name not in text, patience)
     if answer:
@@ -83,26 +83,31 @@ def prove_client(
     taking = _guard_taken(edges, live)
     if taking is not None:
         answer = wait_until(
-            lambda: context.online.dry_run_patch(taking), lambda status, text: status == 403 and name in text, patience
+            lambda: context.online.dry_run_patch(taking), lambda status, text: status == 403 and of_workload in text, patience
         )
         if answer:
             raise NetguardError(
-                f"admission of {edges.app.key} is not in force: {name} should refuse a workload whose guard is taken away, and a"
-                f" dry run answered {answer}"
+                f"admission of {edges.app.key} is not in force: {of_workload} should refuse a workload whose guard is taken away,"
+                f" and a dry run answered {answer}"
             )
 
 
 def prove_refused(context: Context, live: Live, edges: ClientEdges, patience: Patience | None = None) -> None:
     """The first part of it: waits until a dry-run pod without the guard is refused by this client's policy."""
-    name, bad = admission.client_name(context.topology, edges.app), admission.bad_pod(edges, live)
+    name, bad = _binding(admission.client_name(context.topology, edges.app)), admission.bad_pod(edges, live)
     answer = wait_until(
         lambda: context.online.dry_run("CREATE", bad), lambda status, text: status == 403 and name in text, patience
     )
     if answer:
         raise NetguardError(
             f"admission of {edges.app.key} is not in force: {name} should refuse a pod without the guard, and a dry run answered"
-            f" {answer}. Nothing was injected; look at the status of this ValidatingAdmissionPolicy and at its binding"
+            f" {answer}. Nothing was injected; look at it, and at the status of its ValidatingAdmissionPolicy"
         )
+
+
+def _binding(name: str) -> str:
+    """How the API server's refusal names a binding."""
+    return f"binding '{name}'"
 
 
 def _guard_taken(edges: ClientEdges, live: Live) -> Patch | None:

@@ -37,7 +37,7 @@ def objects(live: Live, images: Images | None, dialects: tuple[str, ...] = ()) -
 
 
 def accepted(live: Live, images: Images | None) -> list[str]:
-    return [item["image"] for item in admission.accepted_guards(SHAPE, FACTS, live, APP, images)]
+    return [item.split("\t")[1] for item in admission.accepted_guards(SHAPE, FACTS, live, APP, images)]
 
 
 def test_one_guard_is_accepted_when_nothing_is_replaced() -> None:
@@ -100,8 +100,8 @@ def test_what_is_held_is_told_from_labels_alone() -> None:
     found = held(Live(written), "home")
     assert list(found) == ["media/qbit"]
     one = found["media/qbit"]
-    assert (len(one.policies), len(one.admission)) == (1, 2)
+    assert (len(one.policies), len(one.admission)) == (1, 2)  # bindings of its pods and of its workload
     assert injected_workloads(one, Live((guarded(None), pod, ended))) == ["Deployment/qbit", "Pod/p"]
     assert injected_workloads(one, Live((deployment("qbit"),))) == []
-    assert [item["kind"] for item in shared(Live(written), "home")] == [admission.BINDING, admission.POLICY]
+    assert [item["kind"] for item in shared(Live(written), "home")] == [admission.BINDING, admission.POLICY, admission.POLICY]
     assert held(Live(written), "another") == {}

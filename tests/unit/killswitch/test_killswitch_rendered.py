@@ -39,7 +39,7 @@ def test_every_object_is_a_file_and_a_second_run_changes_none(tmp_path: Path) ->
     kinds = sorted(yaml.safe_load(content)["kind"] for content in written.values())
     assert (
         kinds
-        == ["GlobalNetworkPolicy", "NetworkPolicy"] + ["ValidatingAdmissionPolicy"] * 2 + ["ValidatingAdmissionPolicyBinding"] * 2
+        == ["GlobalNetworkPolicy", "NetworkPolicy"] + ["ValidatingAdmissionPolicy"] * 2 + ["ValidatingAdmissionPolicyBinding"] * 3
     )
     assert result["changed"]
     assert render(tmp_path, QBIT | {"pods": {"app": "qbit"}})["changed"] is False
