@@ -31,10 +31,21 @@ RESOLVER, PEER = "172.30.0.53", "172.30.0.80"
 ENDPOINT, INTERNET = "198.51.100.10", "203.0.113.80"
 RANGES = ("198.51.100.0/24", "203.0.113.0/24")
 KUBECTL = ("kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf")
+#: What a client's sidecar asks, none with the applications' marker: whether its gateway answers (an echo request inside of the
+#: overlay), and where it is (the finder's port).
+MARKER = "0x4e45544755415244"
+QUESTIONS = (f"udp dport 48879 @th,312,8 1 @th,464,64 != {MARKER}", f"udp dport 48880 @th,64,64 != {MARKER}")
+AWAY = f'iifname "{BRIDGE}" oifname != "{BRIDGE}"'
 GUARD = f"""table inet netguard_lab {{
+  counter leak {{ }}
+  counter question {{ }}
+  counter tunnel {{ }}
   chain forward {{
     type filter hook forward priority -10
-    iifname "{BRIDGE}" oifname != "{BRIDGE}" counter drop
+    {AWAY} {QUESTIONS[0]} counter name question drop
+    {AWAY} {QUESTIONS[1]} counter name question drop
+    {AWAY} ip saddr {ENDPOINT} udp sport 51820 counter name tunnel drop
+    {AWAY} counter name leak drop
   }}
 }}
 """
@@ -166,14 +177,16 @@ def container(name: str, address: str, words: list[str], command: list[str]) -> 
     run("docker", "run", "-d", "--name", name, "--network", NETWORK, "--ip", address, *words, images.TOOLBOX, *command)
 
 
-def leaked() -> int:
-    """Packets that tried to leave the machine from the kind bridge: the host guard's counter."""
-    listed = json.loads(run("nft", "--json", "list", "table", "inet", "netguard_lab"))
-    for entry in listed["nftables"]:
-        for expression in entry.get("rule", {}).get("expr", []):
-            if "counter" in expression:
-                return int(expression["counter"]["packets"])
-    raise images.ImageError("the host guard has no counter")
+def leaked() -> tuple[int, int]:
+    """Packets that tried to leave the machine from the kind bridge: the host guard's counters, of questions to a gateway apart.
+
+    The server's encrypted packets to a gateway's pod that is gone are neither.
+    """
+    listed = json.loads(run("nft", "--json", "list", "table", "inet", "netguard_lab"))["nftables"]
+    counts = {entry["counter"]["name"]: int(entry["counter"]["packets"]) for entry in listed if "counter" in entry}
+    if not counts:
+        raise images.ImageError("the host guard has no counter")
+    return counts["leak"], counts["question"]
 
 
 def collect(folder: Path) -> None:

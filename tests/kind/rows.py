@@ -91,6 +91,8 @@ class Table:
         names = sum(count for sensor, count in seen.leaks.items() if "names" in sensor)
         packets = sum(count for sensor, count in seen.leaks.items() if "names" not in sensor)
         times = ["" if value is None else f"{value:.2f} s" for value in (row.block, row.recover)]
+        if seen.questions:
+            row.note = "; ".join(filter(None, (row.note, f"{seen.questions} questions to a gone gateway without content")))
         # every sensor here is a counter; flows are not looked at but in E1
         cells = (row.name, WHERE, row.state, str(row.sent), *[str(packets)] * 2, "", str(names), str(seen.vpn), *times, row.note)
         self.evidence.rows.append(cells)

@@ -77,12 +77,14 @@ class Seen:
     leaks: dict[str, int] = field(default_factory=dict)
     control: dict[str, int] = field(default_factory=dict)
     vpn: int = 0
+    questions: int = 0  # of clients to a gateway that is gone, by a node's default route: they carry nothing
 
     def since(self, before: Seen) -> Seen:
         return Seen(
             {name: count - before.leaks.get(name, 0) for name, count in self.leaks.items()},
             {name: count - before.control.get(name, 0) for name, count in self.control.items()},
             self.vpn - before.vpn,
+            self.questions - before.questions,
         )
 
 
@@ -151,7 +153,7 @@ def look(asleep: tuple[str, ...] = ()) -> Seen:
     far = _listed(kind_cluster.FAR).get("netguard_s2", {})
     _add(seen, "S2 clear", far)
     seen.vpn = far["vpn"]
-    seen.leaks["S3 host"] = kind_cluster.leaked()
+    seen.leaks["S3 host"], seen.questions = kind_cluster.leaked()
     asked = [line for line in run("docker", "logs", kind_cluster.DNS).splitlines() if "query" in line and "netguard-probe" in line]
     seen.leaks["S5 names upstream"] = len(asked)
     public = [line.split() for line in run("docker", "logs", kind_cluster.FAR).splitlines() if line.startswith("dns ")]
