@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from ipaddress import ip_network
 
@@ -261,6 +262,41 @@ def test_c2_another_name_of_the_interface(connected: Stage) -> None:
     home.remove(pod)
     home.known(stage.c1)
     home.gateway_down()
+
+
+@pytest.mark.everywhere
+def test_f10_a_client_ends(connected: Stage) -> None:
+    """A client's pod ends while a server goes on sending to it, and what goes to its address takes a node's default route. One
+    that is killed is the positive control; one that is deleted has told its gateway."""
+    stage, home = connected, connected.home
+    server = home.child("inet", lambda: frames.Chatter(HOST, 7779))
+    for last, how in ((25, signal.SIGKILL), (26, signal.SIGTERM)):
+        name = f"ends{last}"
+        pod = home.client_pod(name, last)
+        home.known(stage.c1, pod)
+        stage.lab.client_up(pod)
+        wait_for("ready", lambda pod=pod: stage.lab.client_ready(pod), pause=0.1)
+        talker = home.child(name, lambda: frames.Talker(HOST, 7779))
+        wait_for("the server's flow runs", lambda talker=talker: talker.call("received") > 10)
+        wait_for("the gateway has heard its client", lambda pod=pod: home.heard(pod))
+        home.clear()
+        if how == signal.SIGTERM:
+            stage.stop_sidecar(pod)
+            wait_for("what was on its way has arrived", lambda talker=talker: not talker.call("received"), pause=0.1)
+        home.drop(talker)
+        home.remove(pod)
+        stage.lab.run("node2", f"ip route replace {pod.ip}/32 via 192.0.2.1")
+        seen = home.watch_on(2.0)
+        if how == signal.SIGTERM:
+            stage.closed("F10", "a client is deleted: it tells its gateway, then its address is gone", seen)
+        else:
+            stage.record("F10", "a client is killed, its address is gone: the positive control", seen)
+            assert seen.leaks["home router"] > 10, seen.leaks
+            home.known(stage.c1)
+            wait_for("the gateway stops sending", lambda: home.watch(0.5).total == 0)
+        stage.lab.run("node2", f"ip route del {pod.ip}/32")
+    home.known(stage.c1)
+    home.drop(server)
 
 
 def test_e1_flows_from_before(connected: Stage) -> None:

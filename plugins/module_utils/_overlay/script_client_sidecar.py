@@ -21,7 +21,10 @@ DIR=${0%/*}
 ASKER=
 TUNNEL_ASKER=
 finish() {
+  trap '' TERM INT
   [ -z "$ASKER" ] || kill "$ASKER" "$TUNNEL_ASKER" 2>/dev/null
+  # the pod ends: the gateway must not go on sending to an address that dies
+  [ "$OPEN" = no ] || ping -q -c 2 -i 0.2 -W 1 -s "$ENDING" "$VIA" >/dev/null 2>&1
   log ends
   exit 0
 }
@@ -90,7 +93,7 @@ follow() {
   raw_load
 }
 
-answers() { run ping -q -n -c 1 -W 1 -s 16 "$1" >/dev/null 2>&1; }
+answers() { run ping -q -n -c 1 -W 1 -s "$ASKING" "$1" >/dev/null 2>&1; }
 
 change() { # OVERLAY TUNNEL reason
   [ "$1 $2" = "$OPEN $TUNNEL" ] && return 0
@@ -113,11 +116,11 @@ change() { # OVERLAY TUNNEL reason
 # Where the kernel notes the answers, two processes ask all the time, and a look is no more than reading when the last one came.
 ask() {
   alive "$ASKER" || {
-    ping -q -i 0.25 -s 16 "$VIA" >/dev/null 2>&1 &
+    ping -q -i 0.25 -s "$ASKING" "$VIA" >/dev/null 2>&1 &
     ASKER=$!
   }
   alive "$TUNNEL_ASKER" || {
-    ping -q -i 0.5 -s 16 "$TUNNEL_MARK" >/dev/null 2>&1 &
+    ping -q -i 0.5 -s "$ASKING" "$TUNNEL_MARK" >/dev/null 2>&1 &
     TUNNEL_ASKER=$!
   }
 }

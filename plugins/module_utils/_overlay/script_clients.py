@@ -146,7 +146,7 @@ goodbye() {
     goodbye_asked=
     while read -r goodbye_outer goodbye_inner _; do
       [ ! -e "$STATE/closed/$goodbye_inner" ] || continue
-      { ping -q -c 2 -i 0.2 -W 1 -s 16 "$goodbye_inner" >/dev/null 2>&1 && : >"$STATE/closed/$goodbye_inner"; } &
+      { ping -q -c 2 -i 0.2 -W 1 -s "$ASKING" "$goodbye_inner" >/dev/null 2>&1 && : >"$STATE/closed/$goodbye_inner"; } &
       goodbye_asked="$goodbye_asked $!"
     done <"$CLIENTS"
     # shellcheck disable=SC2086 # a list

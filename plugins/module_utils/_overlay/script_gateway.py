@@ -13,6 +13,7 @@ SCRIPT = r"""#!/bin/sh
 # that its parser (which reads INPUT, OUTPUT and nat PREROUTING) meets nothing it does not know. When Gluetun fails to start it
 # flushes `filter` and opens the policies: what must hold then stands in mangle, and the sidecar puts the rest back.
 
+ENDED=netguard-ended # clients that have said that they end, and not asked since; the kernel keeps the latest hundred
 LEAVING=no # yes: the pod goes, and its clients hear nothing more but that
 NET_TABLE=4753 # SAVED_TABLE: the way to the clients' pods, beside the tunnel's routes
 
@@ -43,6 +44,8 @@ mangle_text() {
 mangle_forward() {
   a='-A NETGUARD-FORWARD'
   if [ "$family" = 4 ] && [ "$LEAVING" = no ]; then
+    # first of all: the pod that this goes to has said that it ends
+    [ "$RECENT" = no ] || echo "$a -o $VXLAN -m recent --rcheck --rdest --name $ENDED -j DROP"
     echo "$a -i $VXLAN -o $TUNNEL -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
     echo "$a -i $TUNNEL -o $VXLAN -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
     echo "$a -i $VXLAN -o $TUNNEL -s $NETWORK -j RETURN"
@@ -58,6 +61,11 @@ mangle_local() {
     if [ "$LEAVING" = yes ]; then
       echo "$a -i $VXLAN -d $VIA -p icmp --icmp-type echo-reply -j RETURN"
     else
+      if [ "$RECENT" = yes ]; then
+        b="$a -i $VXLAN -d $VIA -p icmp --icmp-type echo-request -m length --length"
+        echo "$b $((28 + ENDING)) -m recent --set --rsource --name $ENDED"
+        echo "$b $((28 + ASKING)) -m recent --remove --rsource --name $ENDED"
+      fi
       echo "$a -i $VXLAN -d $NETWORK -p icmp --icmp-type echo-request -j RETURN"
       echo "$a -i $VXLAN -d $VIA -p udp --dport 53 -j RETURN"
       echo "$a -i $VXLAN -d $VIA -p tcp --dport 53 -j RETURN"
@@ -92,7 +100,10 @@ mangle_output() {
     [ "$family" = 6 ] || echo "$a -o $VXLAN -s $VIA -p icmp --icmp-type echo-request -j RETURN"
     echo "$a -o $VXLAN -j DROP"
   fi
-  [ "$family" = 6 ] || echo "$a -o $VXLAN -j RETURN"
+  if [ "$family" = 4 ]; then
+    [ "$RECENT" = no ] || echo "$a -o $VXLAN ! -p icmp -m recent --rcheck --rdest --name $ENDED -j DROP"
+    echo "$a -o $VXLAN -j RETURN"
+  fi
   if [ "$DNS" = split ]; then
     # shellcheck disable=SC2086 # a list
     for item in $(only "$family" $DNS_SERVERS); do

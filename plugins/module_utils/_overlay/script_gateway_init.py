@@ -22,6 +22,7 @@ choose_iptables
 choose_ip6tables
 gateway_names
 choose_u32
+choose_recent
 save_via=$(ip "-$OUTER" route show default | sed -n "s/^default \(via [^ ]*\) .*dev $INTERFACE.*/\1/p" | head -n 1)
 if [ -z "$(ip "-$OUTER" route show table "$NET_TABLE" 2>/dev/null)" ] && [ -n "$save_via" ]; then
   # shellcheck disable=SC2086 # `via ADDRESS`

@@ -113,6 +113,7 @@ choose_iptables
 choose_ip6tables
 gateway_names
 choose_u32
+choose_recent
 # what an earlier sidecar of this pod had learnt still stands in the kernel
 bridge fdb show dev "$VXLAN" | sed -n 's/^\(02:4e:[0-9a-f:]*\) dst \([^ ]*\) .*/\1 \2/p' | while read -r mac outer; do
   echo "$outer $(derived "$outer") $mac"

@@ -15,6 +15,9 @@ SCRIPT = r"""#!/bin/sh
 
 STATE=${NETGUARD_STATE:-/run/netguard}
 VXLAN=vxlan0
+# Bytes that a question carries: a client asks whether the gateway is there, or tells it that the pod ends.
+ASKING=16
+ENDING=40
 SAVED_TABLE=4753 # the default routes that the pod was born with, kept in its namespace: it outlives every container
 # Behind the gateway's ClusterIP its sidecar says at which address its pod is (a name asked by DNS, on the port after the
 # overlay's): the overlay itself is never translated, whatever the CNI does with packets of the kernel.
