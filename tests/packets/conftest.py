@@ -45,6 +45,10 @@ class Stage:
     def connect(self) -> None:
         """Whatever a row left behind, the next one begins with a client that is connected."""
         home = self.home
+        if home.paused:
+            for sensor in home.sensors.values():
+                sensor.call("hold", False)
+            home.pause(False)
         if "sidecar" not in self.c1.processes:
             home.known(self.c1)
             self.lab.client_up(self.c1)

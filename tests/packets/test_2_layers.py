@@ -115,6 +115,36 @@ def test_without_the_kernels_lease(connected: Stage) -> None:
     stage.lab.client_up(stage.c1)
 
 
+def test_a_ping_of_whole_seconds(connected: Stage) -> None:
+    """An image whose ping takes no fraction of a second: the lease is longer, and the overlay stays open on it."""
+    stage, home, lab = connected, connected.home, connected.lab
+    tools, ours = stage.folder / "whole-seconds", lab.tools
+    shutil.copytree(ours, tools, symlinks=True)
+    ping = (tools / "ping").resolve()
+    (tools / "ping").unlink()
+    (tools / "ping").write_text(f'#!/bin/sh\ncase " $* " in\n  *" -i 0."*) exit 1 ;;\nesac\nexec {ping} ping "$@"\n')
+    (tools / "ping").chmod(0o755)
+    stage.stop_sidecar()
+    lab.tools = str(tools)
+    try:
+        lab.client_up(stage.c1)
+    finally:
+        lab.tools = ours
+    wait_for("ready", lambda: lab.client_ready(stage.c1), pause=0.1)
+    assert "--seconds 3 " in lab.run("c1", "iptables-save")
+    seen = home.watch(4.0, "answers", lambda seen: seen.alive() <= 50)
+    opened = lab.metrics(stage.c1, "client-ready.sh")["netguard_overlay_opened_total"]
+    stage.closed("C1", "a ping of whole seconds: connected", seen, note=f"opened {opened:.0f} times")
+    home.gateway_down()
+    home.silent(stage.c1)
+    seen = home.watch(1.5)
+    stage.closed("F10", "a ping of whole seconds: the gateway's pod is gone", seen)
+    home.gateway_up()
+    home.back(stage.c1)
+    stage.stop_sidecar()
+    lab.client_up(stage.c1)
+
+
 def xtables() -> Path:
     """The folder of the matches that iptables loads."""
     found = next(Path("/usr/lib").glob("**/xtables/libxt_recent.so"), None)

@@ -280,7 +280,7 @@ def test_throughput(connected: Stage) -> None:
         return ours / own, ours, own
 
     guarded, ours, own = compare()
-    stage.stop_sidecar()
+    stage.stop_sidecar(how=signal.SIGKILL)  # one that ends in order tells the gateway, which would stop sending
     open_pod(stage)
     bare, _ours, _own = compare()
     home.drop(sink, *pumps.values())

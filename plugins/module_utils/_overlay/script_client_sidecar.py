@@ -24,10 +24,11 @@ finish() {
   trap '' TERM INT
   [ -z "$ASKER" ] || kill "$ASKER" "$TUNNEL_ASKER" 2>/dev/null
   # the pod ends: the gateway must not go on sending to an address that dies
-  [ "$OPEN" = no ] || ping -q -c 2 -i 0.2 -W 1 -s "$ENDING" "$VIA" >/dev/null 2>&1
+  [ "$OPEN" = no ] || tells "$VIA" || tells "$VIA"
   log ends
   exit 0
 }
+tells() { ping -q -c 1 -W 1 -s "$ENDING" "$1" >/dev/null 2>&1; }
 trap finish TERM INT
 
 choose_interface
@@ -116,11 +117,11 @@ change() { # OVERLAY TUNNEL reason
 # Where the kernel notes the answers, two processes ask all the time, and a look is no more than reading when the last one came.
 ask() {
   alive "$ASKER" || {
-    ping -q -i 0.25 -s "$ASKING" "$VIA" >/dev/null 2>&1 &
+    ping -q -i "$EVERY" -s "$ASKING" "$VIA" >/dev/null 2>&1 &
     ASKER=$!
   }
   alive "$TUNNEL_ASKER" || {
-    ping -q -i 0.5 -s "$ASKING" "$TUNNEL_MARK" >/dev/null 2>&1 &
+    ping -q -i "$EVERY_TUNNEL" -s "$ASKING" "$TUNNEL_MARK" >/dev/null 2>&1 &
     TUNNEL_ASKER=$!
   }
 }
@@ -141,6 +142,18 @@ LAST=$NOTED # of the time before this sidecar
 LAST_TUNNEL=
 SILENT=0
 SILENT_TUNNEL=0
+# A ping that knows whole seconds only needs a longer lease, which bears a lost answer.
+EVERY=0.25
+EVERY_TUNNEL=0.5
+SILENCE=1 # looks
+choose_pace() {
+  ping -q -c 1 -W 1 -i "$EVERY" 127.0.0.1 >/dev/null 2>&1 && return 0
+  EVERY=1
+  EVERY_TUNNEL=1
+  SILENCE=3
+  LEASE=3
+}
+
 look_noted() {
   ask
   noted "$ANSWERS_TUNNEL"
@@ -159,11 +172,11 @@ look_noted() {
     fi
   elif [ -z "$NOTED" ]; then
     change no down "the gateway $PEER has said goodbye"
-  elif [ "$SILENT" -gt 0 ] && [ "$SILENT_TUNNEL" -gt 0 ] && [ "$TUNNEL" = up ] || [ "$SILENT" -ge 5 ]; then
+  elif [ "$SILENT" -ge "$SILENCE" ] && [ "$SILENT_TUNNEL" -ge "$SILENCE" ] && [ "$TUNNEL" = up ] || [ "$SILENT" -ge 5 ]; then
     change no down "no answer from the gateway $PEER over the overlay"
   elif [ "$SILENT_TUNNEL" -eq 0 ]; then
     change yes up 'its tunnel is up'
-  elif [ "$SILENT_TUNNEL" -ge 5 ] || { [ "$SILENT_TUNNEL" -ge 2 ] && [ "$TUNNEL" = up ]; }; then
+  elif [ "$SILENT_TUNNEL" -ge 5 ] || { [ "$SILENT_TUNNEL" -gt "$SILENCE" ] && [ "$TUNNEL" = up ]; }; then
     change yes down 'the gateway answers, its tunnel is down'
   fi
 }
@@ -195,6 +208,7 @@ repair() {
 }
 
 lay
+[ "$RECENT" = no ] || choose_pace
 overlay_no_default
 state
 log "sidecar: $ADDRESS waits for the gateway ${PEER:-${GATEWAY:-$GATEWAY_NAME}}"

@@ -133,6 +133,7 @@ silence() {
 # those lead then. So nothing is answered or sent any more, and each client is asked something, which closes it at once
 # (`guard_answers`): its answer tells that nothing more will come. One that cannot answer (a kernel without the `recent` match, a
 # broken network) closes by itself when its questions stay unanswered: that is what the rest of the time is for.
+tells() { ping -q -c 1 -W 1 -s "$ASKING" "$1" >/dev/null 2>&1; }
 GOODBYES=4 # rounds, of up to a second
 goodbye() {
   [ -n "${U32:-}" ] || return 0 # this sidecar has hardly begun
@@ -146,7 +147,8 @@ goodbye() {
     goodbye_asked=
     while read -r goodbye_outer goodbye_inner _; do
       [ ! -e "$STATE/closed/$goodbye_inner" ] || continue
-      { ping -q -c 2 -i 0.2 -W 1 -s "$ASKING" "$goodbye_inner" >/dev/null 2>&1 && : >"$STATE/closed/$goodbye_inner"; } &
+      # twice: answers that were on their way are then behind it for sure
+      { tells "$goodbye_inner" && tells "$goodbye_inner" && : >"$STATE/closed/$goodbye_inner"; } &
       goodbye_asked="$goodbye_asked $!"
     done <"$CLIENTS"
     # shellcheck disable=SC2086 # a list
