@@ -200,17 +200,19 @@ def test_a_default_that_everything_fits_is_a_hypothesis(name: str, in_default: b
     assert facts["ranges"]["services"]["status"] == "unknown"
 
 
-@settings(max_examples=40, deadline=None)
-@given(truths(), seeds)
-def test_sources_that_are_about_something_else(truth: dict[str, Any], seed: int) -> None:
+@pytest.mark.parametrize("kind", ["calico", "k3s", "antrea", "kube-router", "cilium-kubernetes"])
+@settings(max_examples=12, deadline=None)
+@given(truth=truths().filter(lambda one: one["kind"] != "k3s-default"), seed=seeds)
+def test_sources_that_are_about_something_else(kind: str, truth: dict[str, Any], seed: int) -> None:
     """Pools for load balancers, arguments of agents, a controller manager that cuts no slices, a family that is switched off."""
+    truth = {**truth, "kind": kind}
     recorded = build(truth)
     other = f"10.{210 + seed % 30}.0.0/16"
     more: list[Object] = [ippool(other, "lb", allowedUses=["LoadBalancer"])]
     agent = server_args("--cluster-cidr", other, "--service-cidr", other)["k3s.io/node-args"].replace('"server"', '"agent"')
-    if truth["kind"].startswith("k3s"):
+    if kind == "k3s":
         more.append(node("agent", ["192.168.1.99"], notes={"k3s.io/node-args": agent}, kubelet="v1.34.1+k3s1"))
-    if truth["kind"] in ("antrea", "kube-router"):
+    if kind in ("antrea", "kube-router"):
         more.append(static("kube-controller-manager", f"--cluster-cidr={other}", name="kcm-idle"))
     facts = discover(recorded.plus(*more))
     assert (facts["ranges"]["pods"]["status"], set(facts["cidrs"]["pods"])) == ("complete", set(truth["pods"]))
@@ -242,3 +244,127 @@ def test_lies_are_never_taken_for_what_may_not_be_read(right: str, truth: dict[s
     for about in ("pods", "services"):
         if facts["ranges"][about]["status"] == "complete":
             assert set(facts["cidrs"][about]) == set(truth[about]), (about, right)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(8, 60), st.integers(16, 24), st.sampled_from(["flag", "record", "record alone", "probe"]))
+def test_a_range_that_does_not_begin_at_the_api_servers_own_service(number: int, length: int, how: str) -> None:
+    """One that is wider holds every ClusterIP, but begins elsewhere: it is refused, whoever says it."""
+    true, wide = f"10.{2 * number + 1}.0.0/{length}", f"10.{2 * number}.0.0/15"
+    anchor = f"10.{2 * number + 1}.0.1"
+    objects: list[Object] = [ROUTER, service("a", [f"10.{2 * number + 1}.0.9"])]
+    options: dict[str, Any] = {"version": "v1.30.1", "name_server": []}
+    if how in ("flag", "record"):
+        objects.append(static("kube-apiserver", f"--service-cluster-ip-range={true}"))
+    if how == "flag":
+        objects.append(static("kube-controller-manager", f"--service-cluster-ip-range={wide}"))
+    elif how == "probe":
+        options["refusal"] = lambda _manifest: (422, f"The range of valid IPs is {wide}")
+    else:
+        objects.append(kubeadm("", wide))
+    facts = discover(cluster(bare(), anchor, *objects, **options))
+    found = facts["ranges"]["services"]
+    wanted = ("complete", [true]) if how in ("flag", "record") else ("unknown", [])
+    assert (found["status"], facts["cidrs"]["services"]) == wanted
+    assert any(entry["cidr"] == wide and "does not begin at" in entry["reason"] for entry in found["rejected"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(bases, lengths, st.sampled_from([4, 6]), seeds)
+def test_one_family_in_doubt_is_enough(base: str, length: int, family: int, seed: int) -> None:
+    """The other family is whole, and the class is no more certain than the worse of both."""
+    four, six = net(base, length), "2001:db8:7::/56"
+    dice = random.Random(seed)
+    outside = {4: "10.200.0.9", 6: "2001:db8:99::9"}[family]
+    both = [somewhere(four, dice), somewhere(six, dice)]
+    objects = [CALICO, CALICO_CONFIG, ippool(four), ippool(six, "six"), servicecidr(SERVICES), pod("a", both)]
+    assert pods_of(cluster(bare(), "10.96.0.1", *objects)) == ("complete", [four, six])
+    assert pods_of(cluster(bare(), "10.96.0.1", *objects, pod("b", [outside])))[0] == "conflict"
+    alone = [item for item in objects if item["kind"] != "IPPool" or (":" in item["spec"]["cidr"]) != (family == 6)]
+    assert pods_of(cluster(bare(), "10.96.0.1", *alone)) == ("unknown", [six if family == 4 else four])
+
+
+def leftover(kind: str, cidr: str) -> Object:
+    """Something of a CNI that is gone, or a record that nobody keeps, with a range."""
+    idle = {"desired": 3, "ready": 0}
+    return {
+        "flannel's ConfigMap": flannel(cidr),
+        "cilium-config": config("cilium-config", {"ipam": "cluster-pool", "cluster-pool-ipv4-cidr": cidr}),
+        "ovn-config": config("ovn-config", {"net_cidr": f"{cidr}/24"}, "ovn-kubernetes"),
+        "a pool of Calico": ippool(cidr),
+        "kindnet, nothing ready": daemonset("old", {"app": "kindnet"}, env={"POD_SUBNET": cidr}, **idle),  # type: ignore[arg-type]
+        "weave, nothing ready": daemonset("old", {"name": "weave-net"}, env={"IPALLOC_RANGE": cidr}, **idle),  # type: ignore[arg-type]
+        "kube-proxy": config("kube-proxy", {"config.conf": f"clusterCIDR: {cidr}\n"}),
+        "kubeadm": kubeadm(cidr, SERVICES),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "flannel's ConfigMap",
+        "cilium-config",
+        "ovn-config",
+        "a pool of Calico",
+        "kindnet, nothing ready",
+        "weave, nothing ready",
+        "kube-proxy",
+        "kubeadm",
+    ],
+)
+@settings(max_examples=10, deadline=None)
+@given(base=bases, length=lengths, wider=st.integers(1, 3))
+def test_leftovers_cost_no_certainty(kind: str, base: str, length: int, wider: int) -> None:
+    """One that holds everything that is observed is still none of the allocator's."""
+    whole = net(base, length)
+    more = str(ipaddress.ip_network(whole).supernet(wider))
+    recorded = cluster(slices(whole), "10.96.0.1", ROUTER, *plane(whole, SERVICES), KUBE_PROXY, servicecidr(SERVICES))
+    assert pods_of(recorded) == ("complete", [whole])
+    facts = discover(recorded.plus(leftover(kind, more)))
+    assert (facts["ranges"]["pods"]["status"], facts["cidrs"]["pods"]) == ("complete", [whole])
+    assert more in {entry["cidr"] for entry in facts["ranges"]["pods"]["rejected"]}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 255), st.integers(0, 255), st.sampled_from(["k3s.io/node-args", "rke2.io/node-args"]))
+def test_two_families_are_never_a_default(four: int, six: int, key: str) -> None:
+    """No server has a default of both: slices of both without a flag are set elsewhere, and stay parts."""
+    cut = [f"10.42.{four}.0/24", str(ipaddress.ip_network(f"fd00:42:0:{six:x}::/64"))]
+    suffix = "+k3s1" if key.startswith("k3s") else "+rke2r1"
+    host = node("n1", ["192.168.1.10", "fd00:1::10"], cut, notes=server_args(key=key), kubelet=f"v1.30.4{suffix}")
+    assert pods_of(cluster([host], "10.43.0.1", ROUTER)) == ("partial", cut)
+    assert pods_of(cluster([{**host, "spec": {"podCIDRs": cut[:1]}}], "10.43.0.1", ROUTER)) == ("complete", ["10.42.0.0/16"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(bases, st.integers(0, 3), st.booleans())
+def test_pods_and_services_that_overlap(base: str, deeper: int, within: bool) -> None:
+    """The Services are a part of the pods' range, or the other way round: both are a conflict."""
+    wide, part = net(base, 16), net(base, 16 + deeper)
+    pods, services = (wide, part) if within else (part, wide)
+    anchor = str(ipaddress.ip_network(services)[1])
+    last = str([*ipaddress.ip_network(pods).subnets(new_prefix=24)][-1])
+    host = node("n1", ["192.168.1.10"], [last])
+    facts = discover(cluster([host], anchor, ROUTER, *plane(pods, services), servicecidr(services), name_server=[]))
+    assert {facts["ranges"][about]["status"] for about in ("pods", "services")} == {"conflict"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(13, 24), st.sampled_from(["Pod", "ServiceCIDR"]), st.sampled_from(["forbidden", "failed"]))
+def test_a_record_of_services_alone(length: int, lost: str, fault: str) -> None:
+    """Certain where no flag and no list could say otherwise, a part where one of them may not be read."""
+    range_ = f"10.96.0.0/{length}"
+    recorded = cluster(bare(), "10.96.0.1", ROUTER, kubeadm("", range_), version="v1.30.1", refusal=lambda _manifest: (201, ""))
+    facts = discover(recorded)
+    assert (facts["ranges"]["services"]["status"], facts["cidrs"]["services"]) == ("complete", [range_])
+    assert discover(recorded.broken(lost, fault))["ranges"]["services"]["status"] == "partial"
+
+
+@settings(max_examples=30, deadline=None)
+@given(bases, lengths, st.sampled_from(["POD_SUBNET", "IPALLOC_RANGE"]))
+def test_a_daemonset_that_runs_nowhere_is_no_cni(base: str, length: int, variable: str) -> None:
+    """Even where it is the only one."""
+    labels = {"app": "kindnet"} if variable == "POD_SUBNET" else {"name": "weave-net"}
+    only = daemonset("old", labels, desired=0, env={variable: net(base, length)})
+    facts = discover(cluster(bare(), "10.96.0.1", only, servicecidr(SERVICES)))
+    assert (facts["ranges"]["pods"]["status"], facts["cni"]["name"]) == ("unknown", "unknown")
