@@ -220,7 +220,7 @@ class ArgumentLists:
         self._thread = threading.Thread(target=self._watch)
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.02):
+        while not self._ended.wait(0.1):
             for entry in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     found = entry.read_bytes()

@@ -54,32 +54,45 @@ def prove(
     Of clients whose admission was not written in this run the first one stands for all. Raises NetguardError with the last
     answer.
     """
-    fresh = {action.key.name for action in written if action.key.kind in (admission.POLICY, admission.BINDING)}
-    written_now = [edges for edges in found if fresh.intersection(admission.client_names(context.topology, edges.app))]
+    fresh = {action.key.name: action.action for action in written if action.key.kind in (admission.POLICY, admission.BINDING)}
+    written_now = [edges for edges in found if any(name in fresh for name in admission.client_names(context.topology, edges.app))]
     tried = written_now or list(found[:1])
     patience = Patience()
-    context.online.parallel(lambda edges: prove_client(context, live, edges, images, patience), tried)
+
+    def one(edges: ClientEdges) -> None:
+        # a binding that was not there before has no former version; what the policy itself accepts, one client shows for all
+        bindings = admission.client_names(context.topology, edges.app)
+        former = edges is tried[0] or any(fresh.get(name, "created") != "created" for name in bindings)
+        prove_client(context, live, edges, images, patience, former=former)
+
+    context.online.parallel(one, tried)
     if tried and admission.protection_name(context.topology) in fresh:
         _prove_protection(context, tried[0], patience)
     return [edges.app.key for edges in tried]
 
 
 def prove_client(
-    context: Context, live: Live, edges: ClientEdges, images: Images | None = None, patience: Patience | None = None
+    context: Context,
+    live: Live,
+    edges: ClientEdges,
+    images: Images | None = None,
+    patience: Patience | None = None,
+    *,
+    former: bool = True,
 ) -> None:
-    """Waits until a dry-run pod without the guard is refused by this client's policy, and one with it is not.
+    """Waits until a dry-run pod without the guard is refused by this client's policy, and (with `former`) one with it is not.
 
     Where the workload has its guard already, taking it away must be refused too.
 
-    The second part matters when a policy was changed: its former version refuses the bad pod just as well, and the new guard
-    too.
+    `former`: something else was in force before. It refuses the bad pod just as well, and the new guard too.
     """
     prove_refused(context, live, edges, patience)
     name, of_workload = map(_binding, admission.client_names(context.topology, edges.app))
-    good = admission.good_pod(context.topology, context.facts(), edges, live, images)
-    answer = wait_until(lambda: context.online.dry_run("CREATE", good), lambda status, text: name not in text, patience)
-    if answer:
-        raise NetguardError(f"admission of {edges.app.key} still refuses the guard itself: {answer}. Nothing was injected")
+    if former:
+        good = admission.good_pod(context.topology, context.facts(), edges, live, images)
+        answer = wait_until(lambda: context.online.dry_run("CREATE", good), lambda status, text: name not in text, patience)
+        if answer:
+            raise NetguardError(f"admission of {edges.app.key} still refuses the guard itself: {answer}. Nothing was injected")
     taking = _guard_taken(edges, live)
     if taking is not None:
         answer = wait_until(
