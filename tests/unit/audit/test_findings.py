@@ -391,6 +391,7 @@ def test_the_matrix_and_its_page() -> None:
     assert cells["media/arr", "data/db"] == {"verdict": "allowed", "ports": "5432/tcp"}
     assert cells["data/db", "media/arr"]["verdict"] == "denied"
     assert cells["media/qb", "internet"]["verdict"] == "denied"
+    assert cells["media/arr", "media/arr"]["verdict"] == "self"
     assert len(table(found)) == len(found["names"]) + 1
     text = page(found, [Finding("x", "error", "<b>", "<script>alert(1)</script>").data()], "home")
     assert "<script>" not in text
