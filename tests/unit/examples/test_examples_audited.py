@@ -55,9 +55,11 @@ def declared(example: str) -> Topology:
 
 
 def run(example: str, cni: str, without: tuple[str, ...] = (), extra: tuple[Any, ...] = ()) -> list[Finding]:
-    """Findings over what we write, without the policies of some apps (`namespace/app`) and with others beside."""
+    """Findings over what we write, without the policies of some apps (`namespace/app`, or `namespace/` for the one of a
+    namespace) and with others beside."""
     topology, known = declared(example), facts(example, cni)
-    left_out = {(key.partition("/")[0], f"netguard-segment-{key.partition('/')[2]}") for key in without}
+    parts = [key.partition("/") for key in without]
+    left_out = {(place, f"netguard-segment-{app}" if app else "netguard-segments") for place, _slash, app in parts}
     nodes = tuple(item for item in extra if item["kind"] == "Node")
     written = segments.build(topology, known, Live(nodes)).desired.objects
     kept = [item for item in written if (item["metadata"]["namespace"], item["metadata"]["name"]) not in left_out]
@@ -111,6 +113,27 @@ TUNNEL = {
 
 #: name: (example, CNI, apps whose own policy is left out, policies by hand, the code, what the finding says)
 ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] = {
+    "S1 a namespace that nobody closed": (
+        K3S,
+        "kube-router",
+        (),
+        (
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": "source-controller", "namespace": "flux-system"},
+                "spec": {
+                    "selector": {"matchLabels": {"app": "source-controller"}},
+                    "template": {
+                        "metadata": {"labels": {"app": "source-controller"}},
+                        "spec": {"containers": [{"name": "c", "image": "x"}]},
+                    },
+                },
+            },
+        ),
+        "namespace-bare",
+        "flux-system",
+    ),
     "S3 the controller on every port of the namespace": (
         K3S,
         "kube-router",
@@ -130,6 +153,14 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         "undeclared-open",
         "database",
     ),
+    "S5 an app that the shared list of the database forgot": (
+        K3S,
+        "kube-router",
+        ("database/postgresql",),
+        (policy("database", ingress=[{"from": [space("immich"), space("linkding"), space("pgadmin")], "ports": tcp(5432)}]),),
+        "declared-blocked",
+        "commafeed",
+    ),
     "S6 nobody thought of the database's operator": (
         K3S,
         "kube-router",
@@ -146,6 +177,14 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         "declared-blocked",
         "metrics",
     ),
+    "S8 logs from the namespace of the logs alone": (
+        K3S,
+        "kube-router",
+        ("monitoring/promtail",),
+        (policy("monitoring", {"app.kubernetes.io/name": "promtail"}, egress=[{"to": [space("monitoring")], "ports": tcp(9090)}]),),
+        "declared-blocked",
+        "3100",
+    ),
     "S9 private ranges alone are left out of the internet": (
         K3S,
         "kube-router",
@@ -161,6 +200,14 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         (policy("homepage", egress=[{"to": [block("0.0.0.0/0", *PRIVATE[1:])], "ports": tcp(80, 443, 8006)}]),),
         "except-forgets",
         "10.",
+    ),
+    "S11 the internet for all of the databases": (
+        K3S,
+        "kube-router",
+        (),
+        (policy("database", egress=[{"to": [block("0.0.0.0/0", *PRIVATE)], "ports": tcp(443)}]),),
+        "except-forgets",
+        "database",
     ),
     "S12 one side of an edge": (K3S, "kube-router", ("immich/server",), (), "declared-blocked", "ingress of immich"),
     "S13 a range that is no CIDR": (
@@ -187,6 +234,14 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         "declared-blocked",
         "machine-learning",
     ),
+    "S15 readers without the object storage": (
+        K3S,
+        "kube-router",
+        ("monitoring/loki",),
+        (policy("monitoring", {"app.kubernetes.io/name": "loki"}, egress=[{"to": [{"podSelector": {}}]}]),),
+        "declared-blocked",
+        "10.0.40.10",
+    ),
     "S16 flannel enforces nothing": (K3S, "flannel", (), (), "no-enforcement", "flannel"),
     "T2 the API by its Service address": (
         RASPBERRY,
@@ -207,6 +262,14 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         "undeclared-open",
         "velero",
     ),
+    "T4 private ranges alone are left out of the internet": (
+        RASPBERRY,
+        "calico",
+        (),
+        (policy("velero", egress=[{"to": [block("0.0.0.0/0", *PRIVATE)], "ports": tcp(443)}]),),
+        "except-forgets",
+        "169.254.0.0/16",
+    ),
     "T6 no tunnel to where it leads": (
         RASPBERRY,
         "calico",
@@ -215,6 +278,33 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         "declared-blocked",
         "15008/tcp: the egress of default/Deployment/grafana",
     ),
+    "T7 a bucket for one of its three users": (
+        RASPBERRY,
+        "calico",
+        ("localstack/",),
+        (policy("localstack", ingress=[{"from": [space("velero")], "ports": tcp(4566)}]),),
+        "declared-blocked",
+        "argo",
+    ),
+    "T8 what may ping and is isolated by it": (
+        RASPBERRY,
+        "calico",
+        ("default/blackbox-exporter",),
+        (
+            {
+                "apiVersion": "projectcalico.org/v3",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": "ping", "namespace": "default"},
+                "spec": {
+                    "selector": "app == 'blackbox-exporter'",
+                    "types": ["Egress"],
+                    "egress": [{"action": "Allow", "protocol": "ICMP", "destination": {"nets": ["8.8.8.8/32"]}}],
+                },
+            },
+        ),
+        "declared-blocked",
+        "blackbox-exporter",
+    ),
     "T10 the webhook from nodes that come through a tunnel": (
         RASPBERRY,
         "calico",
@@ -222,6 +312,14 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         (TUNNEL, policy("cert-manager", ingress=[{"from": [block("10.0.10.0/24")], "ports": tcp(10250)}])),
         "declared-blocked",
         "webhook",
+    ),
+    "T11 the router by its other address": (
+        RASPBERRY,
+        "calico",
+        ("unipoller/",),
+        (policy("unipoller", egress=[{"to": [block("10.0.1.2/32")], "ports": tcp(443, 8443)}]),),
+        "declared-blocked",
+        "10.0.1.1",
     ),
     "T12 a policy for pods on the node's network": (
         RASPBERRY,
