@@ -258,7 +258,7 @@ class Convergence:
         before = there.get(key)
         keys = tuple(sorted(item.get("data") or {})) if item["kind"] == "Secret" else ()
         if before is None:
-            if self.cluster.check_mode and self._unborn(key, new_namespaces):
+            if self.cluster.check_mode and (self._unborn(key, new_namespaces) or _awaits_policy(item, there)):
                 self.outcome.actions.append(Action(key, "created", {}, item, validated=False, keys=keys))
                 return
             after = self.cluster.apply(item)
@@ -345,6 +345,16 @@ class Convergence:
         if resident.certain:
             after = self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": key.name}})
         self.outcome.actions.append(Action(key, "kept", item, after, reason=resident.text))
+
+
+def _awaits_policy(item: Manifest, there: Mapping[Key, Manifest]) -> bool:
+    """Whether this is a binding with parameters of an admission policy that this run would create first.
+
+    The server looks the policy up to see which rights the caller needs, and asks for all there are where it finds none.
+    """
+    if item["kind"] != "ValidatingAdmissionPolicyBinding" or "paramRef" not in item["spec"]:
+        return False
+    return Key(item["apiVersion"], "ValidatingAdmissionPolicy", "", item["spec"]["policyName"]) not in there
 
 
 def _pointer_order(pointer: str) -> tuple[tuple[int, str], ...]:
