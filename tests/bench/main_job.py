@@ -134,7 +134,13 @@ class Bench:
         """Back to an empty cluster."""
         for kind in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
             self.plane.run_kubectl("delete", kind, "-l", "homelab.netguard/part=admission", "--wait=false")
-        self.plane.run_kubectl("delete", "networkpolicies", "--all", "-A", "--wait=false")
+        # for a second the API server goes on protecting them
+        end = time.monotonic() + 60
+        while self.plane.run_kubectl("get", "networkpolicies", "-A", "-o", "name").strip():
+            if time.monotonic() > end:
+                raise RuntimeError("the network policies could not be deleted within 60 s")
+            time.sleep(1)
+            self.plane.run_kubectl("delete", "networkpolicies", "--all", "-A", "--wait=false", check=False)
 
 
 def say(text: str) -> None:
