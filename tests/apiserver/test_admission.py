@@ -408,6 +408,13 @@ def test_without_its_parameters_everything_of_the_client_is_refused(lab: Lab, ke
         with pytest.raises(Refused):
             lab.replace(manifest)
         time.sleep(0.2)
+    # what is allowed with them is not without
+    if key == "guards":
+        guarded = bare | {"spec": lab.inject(manifest)["spec"]["template"]["spec"]}
+        lab.until(lambda: not _goes(lambda: lab.send("POST", lab.path("Pod"), guarded, dry_run="All")))
+    if key == "selector":
+        newer = pod_patch("Deployment", {"containers": [{"name": "main", "image": "example.invalid/app:2"}]})
+        lab.until(lambda: not _goes(lambda: lab.patch("Deployment", "qbit", newer, dry_run="All")))
     result = lab.run([app("Deployment")])
     assert [(item["kind"], item["action"]) for item in result["objects"]] == [("ValidatingAdmissionPolicyBinding", action)] * 2
     with pytest.raises(Refused, match="is a VPN client of"):

@@ -248,6 +248,7 @@ def test_no_secret_is_shown_anywhere(home: Home) -> None:
         shown = home.play("site", "-vvv", "--diff")
         assert shown.ok, shown.output[-4000:]
         changed = home.play("site", "-vvv", "--diff", netguard_credentials={"proton": {"wireguard_private_key": second}})
+        assert changed.ok, changed.output[-4000:]
     assert not watched.found
     found = home.server.objects(KINDS, "-A")
     objects = json.dumps([item["metadata"] if item["kind"] == "Secret" else item for item in found])
