@@ -91,6 +91,7 @@ CONVERGE = [
         for resource in ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
         for verb in ("create", "patch")
     ],
+    (ADMISSION, "validatingadmissionpolicybindings", "get"),  # each is its own parameter
     ("", "secrets", "list"),
     ("apps", "deployments", "list"),
     ("apps", "statefulsets", "list"),
