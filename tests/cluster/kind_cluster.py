@@ -31,10 +31,12 @@ RESOLVER, PEER = "172.30.0.53", "172.30.0.80"
 ENDPOINT, INTERNET = "198.51.100.10", "203.0.113.80"
 RANGES = ("198.51.100.0/24", "203.0.113.0/24")
 KUBECTL = ("kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf")
-#: What a client's sidecar asks, none with the applications' marker: whether its gateway answers (an echo request inside of the
-#: overlay), and where it is (the finder's port).
+#: What a client's sidecar asks, byte by byte from the start of the UDP header; anything else that is sent to a gateway's pod is a
+#: leak. Whether the gateway answers: inside of the overlay an IPv4 packet of at most 128 bytes, an ICMP echo or its reply, without
+#: the applications' marker. And where it is: a DNS question for the name `gateway.netguard` at the finder's port.
 MARKER = "0x4e45544755415244"
-QUESTIONS = (f"udp dport 48879 @th,312,8 1 @th,464,64 != {MARKER}", f"udp dport 48880 @th,64,64 != {MARKER}")
+ECHO = f"@th,224,16 0x0800 @th,240,8 0x45 @th,256,16 <= 128 @th,312,8 1 @th,400,8 {{ 0, 8 }} @th,464,64 != {MARKER}"
+QUESTIONS = (f"udp dport 48879 {ECHO}", "udp dport 48880 @th,160,64 0x0767617465776179")
 AWAY = f'iifname "{BRIDGE}" oifname != "{BRIDGE}"'
 GUARD = f"""table inet netguard_lab {{
   counter leak {{ }}
@@ -125,13 +127,14 @@ def up(kubeconfig: Path, *, packages: bool, workers: int = 1) -> None:
     print(f"kind: ready in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def routes(node: str) -> None:
+def routes(node: str, own: str = "") -> None:
     """A node's way to the lab's internet; and an address of its range that no pod has leads nowhere, instead of out by the default
     route: Calico's own address management sees to that, host-local addresses do not. A restarted node has lost both.
+    `own`: its range of pods, where the API server cannot be asked.
     """
     for network in RANGES:
         run("docker", "exec", node, "ip", "route", "replace", network, "via", PEER)
-    run("docker", "exec", node, "ip", "route", "replace", "blackhole", pod_range(node))
+    run("docker", "exec", node, "ip", "route", "replace", "blackhole", own or pod_range(node))
 
 
 def pod_range(node: str) -> str:

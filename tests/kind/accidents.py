@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from .field import FieldError, get, kubectl, refused, wait_for
 from .rows import CLIENT, Row, Table, connected
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 DEPLOYMENT = ("deployment/qbittorrent", "-n", "media")
 
 
@@ -133,18 +135,14 @@ def foreign_opening(table: Table) -> None:
 
 def locked_out(table: Table) -> None:
     """The collection is gone: README's one line frees the owner; policies and guard still hold."""
-    line = (
-        "validatingadmissionpolicybindings,validatingadmissionpolicies",
-        "-l",
-        "homelab.netguard/instance=home,homelab.netguard/part=admission",
-    )
+    line = next(text for text in README.read_text().splitlines() if text.startswith("$ kubectl delete validatingadmission"))
     with table.row(
         "ADM",
         "README's line when locked out; then a replace without the guard is accepted, the policy holds it",
         open_pod=True,
         web=False,
     ):
-        kubectl("delete", *line)
+        kubectl(*line.split()[2:])
         accepted = json.dumps(bare(get(*DEPLOYMENT)))
         wait_for("the replace is accepted", lambda: "replaced" in kubectl("replace", "-f", "-", text=accepted), pause=2)
         kubectl("rollout", "status", *DEPLOYMENT, "--timeout=180s", timeout=200)

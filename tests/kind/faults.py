@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from ..cluster import images
 from . import accidents, faults_cluster, faults_gateway, faults_pod, sensors
 from .field import FieldError
 from .rows import Table, connected, write
@@ -31,14 +32,18 @@ ROWS: tuple[tuple[str, Callable[[Table], None]], ...] = (
 
 
 def run_rows(rows: tuple[tuple[str, Callable[[Table], None]], ...], table: Table) -> None:
-    """Runs each row; what goes wrong is noted and the next one begins connected again, or all ends."""
+    """Runs each row; what goes wrong is noted, mended, and the next one begins connected again, or all ends."""
     for name, row in rows:
+        before = "not begun, nor any row behind it: "
         try:
             connected()
+            before = ""
             row(table)
-        except FieldError as error:
-            table.faults.append(f"{name}: {error}")
-            print(f"FAULT {name}: {error}\n{traceback.format_exc(limit=-3)}", flush=True)
+        except (FieldError, images.ImageError) as error:
+            table.faults.append(f"{name}: {before}{error}")
+            print(f"FAULT {name}: {before}{error}\n{traceback.format_exc(limit=-3)}", flush=True)
+            if before:
+                return
             faults_gateway.mend()
 
 

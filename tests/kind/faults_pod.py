@@ -35,6 +35,7 @@ def every_count() -> bool:
 def control(table: Table) -> None:
     """C0: nothing guards anything. A sensor that misses a probe now would prove nothing later."""
     sensors.arm()
+    sensors.tells_apart()
     for pod in (CLIENT, SECOND, NEIGHBOUR):
         wait_for(f"{pod.selector} is ready", pod.ready)
     for pod in (CLIENT, SECOND):
@@ -55,6 +56,8 @@ def control(table: Table) -> None:
         first = sensors.look()
         wait_for("every sensor sees more", lambda: all(count > 0 for count in sensors.look().since(first).leaks.values()))
         wait_for("every sensor counts each kind of packet", every_count)
+        for pod in (CLIENT, SECOND):
+            table.check(bool(tracked(pod)), row, f"no node tracks a flow of {pod.selector} (S6)")
         row.note = ", ".join(f"{what} {count}" for what, count in sensors.judged().items())
 
 
@@ -62,12 +65,15 @@ def e1_old_flows(table: Table) -> None:
     """The pods of before the guard had flows to the internet; no node tracks one for a client's pod now (S6)."""
     with table.row("E1, S6", "flows of before the guard: none is tracked on a node for a client's pod") as row:
         for pod in (CLIENT, SECOND):
-            live = pod.live()
-            tracked = node(
-                str(live["spec"]["nodeName"]), f"conntrack -L --orig-src {live['status']['podIP']} 2>/dev/null", check=False
-            )
-            out = [line for line in tracked.splitlines() if "dst=203.0.113." in line or "dst=198.51.100." in line]
+            out = tracked(pod)
             table.check(not out, row, f"tracked: {out[:3]}")
+
+
+def tracked(pod: Pod) -> list[str]:
+    """A pod's flows to the internet that its node tracks."""
+    live = pod.live()
+    listed = node(str(live["spec"]["nodeName"]), f"conntrack -L --orig-src {live['status']['podIP']} 2>/dev/null")
+    return [line for line in listed.splitlines() if "dst=203.0.113." in line or "dst=198.51.100." in line]
 
 
 def f8_routes_of_the_client(table: Table) -> None:

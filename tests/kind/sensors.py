@@ -29,7 +29,8 @@ from .field import FieldError, node, nodes, run
 
 CONTROL = "203.0.113.81"
 TUNNELS = ("10.2.0.2", "10.2.0.3")
-RANGES = ", ".join(kind_cluster.RANGES)
+#: The lab's internet, and a network that no node has a route to: what is sent there would leave through the home's own router.
+RANGES = ", ".join((*kind_cluster.RANGES, "192.0.2.0/24"))
 #: The first eight bytes of the applications' marker: in clear towards the VPN's port they are a leak too.
 MARKED = "@th,64,64 0x4e45544755415244"
 COUNTERS = "".join(f"  counter {name} {{ }}\n" for name in ("control", "leak", "six", "plain", "tunnel", "vpn"))
@@ -139,6 +140,47 @@ class Capture:
         self.process.wait()
         self.file.seek(0)
         return self.file.read().splitlines()
+
+
+#: Sends what the host's sensor must tell apart to an address that leads out of the machine: the two questions, then what is none.
+LOOKALIKES = """
+import socket, struct
+def inside(protocol, content, length=0):
+    length = length or 20 + len(content)
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, length, 0, 0, 64, protocol, 0, bytes([172, 28, 0, 9]), bytes([172, 28, 0, 1]))
+    return struct.pack("!II", 0x08000000, 0x4E4700) + b"\\2N" + bytes(10) + struct.pack("!H", 0x0800) + head + content
+def dns(name):
+    labels = b"".join(bytes([len(label)]) + label for label in name)
+    return bytes([0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + labels + bytes([0, 0, 1, 0, 1])
+echo = struct.pack("!BBHHH", 8, 0, 0, 7, 1)
+sent = [
+    (48879, inside(1, echo + bytes(16))),
+    (48880, dns([b"gateway", b"netguard"])),
+    (48879, inside(1, echo + b"NETGUARD-PROBE" + bytes(8))),
+    (48879, inside(1, echo + bytes(200))),
+    (48879, inside(1, struct.pack("!BBHHH", 3, 0, 0, 7, 1) + bytes(16))),
+    (48879, inside(17, struct.pack("!HHHH", 7, 7, 22, 0) + b"NETGUARD-PROBE")),
+    (48879, inside(6, struct.pack("!HHIIBBHHH", 7, 80, 0, 0, 0x50, 2, 512, 0, 0))),
+    (48879, b"NETGUARD-PROBE" + bytes(60)),
+    (48880, dns([b"netguard-probe-1", b"lab", b"test"])),
+]
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+    for port, content in sent:
+        made.sendto(content, ("192.0.2.7", port))
+print(len(sent) - 2)
+"""
+
+
+def tells_apart() -> None:
+    """The host's sensor takes the two questions for questions, and nothing that resembles them. Called before any client is there.
+
+    Raises FieldError.
+    """
+    leaks, questions = kind_cluster.leaked()
+    others = int(run("docker", "exec", "-i", kind_cluster.FAR, "python3", "-", text=LOOKALIKES))
+    more, asked = (now - before for now, before in zip(kind_cluster.leaked(), (leaks, questions), strict=True))
+    if asked != 2 or more < others:
+        raise FieldError(f"2 questions and {others} packets that resemble them: {asked} taken for questions, {more} for leaks")
 
 
 def look(asleep: tuple[str, ...] = ()) -> Seen:

@@ -18,6 +18,7 @@ import yaml
 
 from ..cluster import kind_cluster
 from . import sensors
+from .faults_cluster import node_ready
 from .field import FieldError, Pod, apply, kubectl, node, nodes, playbook, pods, run, wait_for
 from .rows import CLIENT, GATEWAY, SECOND, Table, back, blocked, connected, write
 
@@ -107,6 +108,23 @@ def drained_node(table: Table) -> None:
         connected()
 
 
+def rolling_restart(table: Table) -> None:
+    """Node after node, as kernels are updated. What a node sends before its own sensors are there again, the host's sees."""
+    for victim in reversed(nodes()):
+        role, own = victim.removeprefix(f"{kind_cluster.CLUSTER}-"), kind_cluster.pod_range(victim)
+        with table.row("U1", f"rolling restart: {role} is drained and boots", web=False, asleep=(victim,)):
+            drain = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--disable-eviction", "--timeout=180s")
+            kubectl("drain", victim, *drain, timeout=200)
+            run("docker", "restart", victim, timeout=180)
+            kind_cluster.routes(victim, own)
+            sensors.arm_node(victim)
+            wait_for("the node is ready again", lambda victim=victim: node_ready(victim))  # type: ignore[misc]
+            wait_for("the node takes pods again", lambda victim=victim: "cordoned" in kubectl("uncordon", victim))  # type: ignore[misc]
+            connected()
+        with table.row("U1", f"rolling restart: {role} is back, all sensors"):
+            pass
+
+
 def u2_gateway_absent(table: Table) -> None:
     """The gateway is taken away while its clients stay: either the module refuses, or they are closed."""
     words = ("ansible", "-i", "localhost,", "localhost", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}")
@@ -129,6 +147,7 @@ ROWS: tuple[tuple[str, Callable[[Table], None]], ...] = (
     ("overlay", overlay_network),
     ("namespace", gateway_namespace),
     ("drain", drained_node),
+    ("restart", rolling_restart),
     ("U2", u2_gateway_absent),
 )
 
