@@ -268,10 +268,10 @@ def node_ports(table: Table) -> None:
     for policy in ("Local", "Cluster"):
         try:
             way_in(policy, "control", 8000)
-            wait_for("an unguarded application answers at each node's port", lambda: len(answered()) == len(nodes()))
+            wait_for("an unguarded application answers at each node's port", lambda: len(answered(sensors.CONTROL)) == len(nodes()))
             way_in(policy, "transmission", 9092)
             with table.row("N1", f"NodePort to an undeclared port, externalTrafficPolicy {policy}, asked from the internet") as row:
-                table.check(not answered(), row, "it was answered")
+                table.check(not answered(kind_cluster.INTERNET), row, "it was answered")
                 row.note = "an unguarded application's was, at each node"
         finally:
             kubectl("delete", "service", "-n", "media", "ways-in", "--ignore-not-found")
@@ -289,12 +289,12 @@ def way_in(policy: str, app: str, port: int) -> None:
         wait_for(f"{name} leads to {app}", lambda name=name: int(node(name, look, check=False)) > 0)  # type: ignore[misc]
 
 
-def answered() -> list[str]:
-    """The nodes at whose port 30092 the internet gets the web page of an application."""
+def answered(source: str) -> list[str]:
+    """The nodes at whose port 30092 a host of the internet gets the web page of an application."""
     found = []
     for one in get("nodes")["items"]:
         address = next(entry["address"] for entry in one["status"]["addresses"] if entry["type"] == "InternalIP")
-        words = ("curl", "-s", "--max-time", "3", "--interface", "203.0.113.80", f"http://{address}:30092/")
+        words = ("curl", "-s", "--max-time", "3", "--interface", source, f"http://{address}:30092/")
         if "ok" in run("docker", "exec", kind_cluster.FAR, *words, check=False):
             found.append(address)
     return found
