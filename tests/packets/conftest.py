@@ -130,7 +130,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     first = "-".join(HOMES[0])
     kept, dropped = [], []
     for item in items:
-        here = item.callspec.id if hasattr(item, "callspec") else first
+        here = "-".join(item.callspec.params.get("stage", HOMES[0])) if hasattr(item, "callspec") else first
         layout = item.get_closest_marker("layout")
         everywhere = item.get_closest_marker("everywhere") or os.environ.get("NETGUARD_PACKETS") == "all"
         wanted = here in os.environ.get("NETGUARD_LAYOUTS", here).split(",")

@@ -115,6 +115,52 @@ def test_without_the_kernels_lease(connected: Stage) -> None:
     stage.lab.client_up(stage.c1)
 
 
+@pytest.mark.parametrize(
+    ("who", "when", "what", "back"),
+    [
+        ("client", "-S NETGUARD-PEER-OUT", "-F NETGUARD-PEER-OUT", "-A NETGUARD-PEER-OUT -d "),
+        ("client", "-S NETGUARD-PEER-OUT", "-D NETGUARD-IN 1", "-A NETGUARD-IN -i lo -j ACCEPT"),
+        ("gateway", "-S NETGUARD-FORWARD", "-F NETGUARD-FORWARD", " -i vxlan0 -o tun0 -j ACCEPT"),
+        ("gateway", "-S NETGUARD-FORWARD", "-D FORWARD -j NETGUARD-FORWARD", "-A FORWARD -j NETGUARD-FORWARD"),
+    ],
+    ids=lambda value: value.replace(" ", "_"),
+)
+def test_f9_changed_before_the_first_look(connected: Stage, who: str, when: str, what: str, back: str) -> None:
+    """Rules change between being loaded and being looked at: what stands there then must not pass for what was meant."""
+    stage, home, lab = connected, connected.home, connected.lab
+    assert home.gateway is not None
+    pod = stage.c1 if who == "client" else home.gateway
+    tools, ours = stage.folder / f"late-{who}-{len(what)}", lab.tools
+    shutil.copytree(ours, tools, symlinks=True)
+    iptables, save, flag = shutil.which("iptables"), shutil.which("iptables-save"), tools / "once"
+    (tools / "iptables-save").unlink()
+    (tools / "iptables-save").write_text(
+        f"#!/bin/sh\nif [ -e {flag} ] && {iptables} -w 5 {when} | grep -q ACCEPT; then\n"
+        f'  rm {flag}\n  {iptables} -w 5 {what}\nfi\nexec {save} "$@"\n'
+    )
+    (tools / "iptables-save").chmod(0o755)
+    stage.stop_sidecar(pod)
+    flag.touch()
+    home.clear()
+    lab.tools = str(tools)
+    try:
+        if who == "client":
+            lab.client_sidecar(pod)
+        else:
+            lab.gateway_sidecar(pod)
+    finally:
+        lab.tools = ours
+    wait_for("the rules are changed", lambda: not flag.exists())
+    wait_for("the rules are back", lambda: back in lab.run(pod.name, "iptables-save -t filter"))
+    state = f"{who}: rules change while they are loaded ({what})"
+    stage.closed("F9", state, home.look(), recover=home.back(stage.c1))
+    stage.stop_sidecar(pod)
+    if who == "client":
+        lab.client_sidecar(pod)
+    else:
+        lab.gateway_sidecar(pod)
+
+
 def test_a_ping_of_whole_seconds(connected: Stage) -> None:
     """An image whose ping takes no fraction of a second: the lease is longer, and the overlay stays open on it."""
     stage, home, lab = connected, connected.home, connected.lab

@@ -198,14 +198,24 @@ neighbours_text() { # chain, match of the interface, match of the address
   echo "-A NETGUARD-$1 $2 $INTERFACE -d ff02::/16 -j DROP"
 }
 
+# Loads everything, and keeps what stands there then as what must stand there from now on. Others may have changed rules since:
+# unless it is as many as were written, nothing is kept, and the next look puts them back.
 gateway_rules() {
-  mangle_text 4 | restore 4 || return 1
-  [ -z "$IPT6" ] || mangle_text 6 | restore 6 || return 1
-  filter_text 4 | restore 4 || return 1
-  [ -z "$IPT6" ] || filter_text 6 | restore 6 || return 1
-  nat_text | restore 4 || return 1
+  for rules_family in 4 ${IPT6:+6}; do
+    rm -f "$STATE/rules$rules_family"
+    {
+      mangle_text "$rules_family"
+      filter_text "$rules_family"
+      [ "$rules_family" = 6 ] || nat_text
+    } >"$STATE/rules.new"
+    restore "$rules_family" <"$STATE/rules.new" || return 1
+    rules_look "$rules_family" || continue
+    [ "$(printf '%s\n' "$rules_now" | rules_count)" -eq "$(rules_count <"$STATE/rules.new")" ] || continue
+    printf '%s\n' "$rules_now" >"$STATE/rules$rules_family"
+  done
   neighbours
 }
+rules_count() { grep -c -- '-A NETGUARD-\(FORWARD\|LOCAL\|OUT\|NAT\) '; }
 
 clients_load() {
   for family in 4 6; do
@@ -227,33 +237,26 @@ choose_u32() {
   ipt "$OUTER" -t mangle -X NETGUARD-TRY
 }
 
-rules_intact() {
-  for intact_family in 4 6; do
-    [ "$intact_family" = 6 ] && [ -z "$IPT6" ] && continue
-    rules_now=$("$([ "$intact_family" = 4 ] && echo "$IPT4" || echo "$IPT6")-save") || return 1
-    for intact_chain in FORWARD OUTPUT INPUT PREROUTING; do
-      intact_name=$intact_chain
-      case $intact_chain in
-        OUTPUT) intact_name=OUT ;;
-        INPUT) intact_name=LOCAL ;;
-        PREROUTING) intact_name=SOURCES ;;
-      esac
-      case $rules_now in
-        *"-A $intact_chain -j NETGUARD-$intact_name"*) ;;
-        *) return 1 ;;
-      esac
-    done
+# What stands there of family $1, table by table, without what changes with the clients and the forwarded ports -> rules_now.
+# Fails where a chain of ours is not jumped to, or the pod would forward what no rule names.
+rules_look() {
+  rules_now=$("$([ "$1" = 4 ] && echo "$IPT4" || echo "$IPT6")-save" | awk '
+    /^\*/ { table = $1 }
+    /^:FORWARD / { print table, $1, $2 }
+    /^-A (NETGUARD-(FORWARD|LOCAL|OUT|NAT)|FORWARD|POSTROUTING) / || /^-A [A-Z]+ -j NETGUARD-(LOCAL|OUT|SOURCES)$/ { print table, $0 }')
+  for look_line in '*filter :FORWARD DROP' '*filter -A FORWARD -j NETGUARD-FORWARD' '*mangle -A FORWARD -j NETGUARD-FORWARD' \
+    '*mangle -A OUTPUT -j NETGUARD-OUT' '*mangle -A INPUT -j NETGUARD-LOCAL' '*mangle -A PREROUTING -j NETGUARD-SOURCES' \
+    "$([ "$1" = 6 ] || echo '*nat -A POSTROUTING -j NETGUARD-NAT')"; do
     case $rules_now in
-      *':FORWARD DROP'*) ;;
+      *"$look_line"*) ;;
       *) return 1 ;;
     esac
-    # nothing but the client list and the forwarded ports ever changes
-    rules_now=$(printf '%s\n' "$rules_now" | grep '^-A \(NETGUARD-\(FORWARD\|LOCAL\|OUT\|NAT\)\|FORWARD\|POSTROUTING\) ')
-    if [ -f "$STATE/rules$intact_family" ]; then
-      [ "$rules_now" = "$(cat "$STATE/rules$intact_family")" ] || return 1
-    else
-      printf '%s\n' "$rules_now" >"$STATE/rules$intact_family"
-    fi
+  done
+}
+
+rules_intact() {
+  for intact_family in 4 ${IPT6:+6}; do
+    rules_look "$intact_family" && [ "$rules_now" = "$(cat "$STATE/rules$intact_family" 2>/dev/null)" ] || return 1
   done
 }
 """

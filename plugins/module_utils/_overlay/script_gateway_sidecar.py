@@ -100,7 +100,6 @@ repair() {
   rules_intact && return 0
   REPAIRED=$((REPAIRED + 1))
   log 'repair: rules had been changed (does Gluetun fail to start?)'
-  rm -f "$STATE/rules4" "$STATE/rules6"
   if ! gateway_rules || ! rules_intact; then log "error: the rules cannot be put back"; fi
   state
 }
@@ -120,7 +119,6 @@ bridge fdb show dev "$VXLAN" | sed -n 's/^\(02:4e:[0-9a-f:]*\) dst \([^ ]*\) .*/
 done >"$CLIENTS"
 sed 's/ .*/ 0 0/' "$CLIENTS" >"$STATE/heard"
 ip link show dev "$VXLAN" >/dev/null 2>&1 || die "no $VXLAN: the init container of this pod did not end well"
-rm -f "$STATE/rules4" "$STATE/rules6"
 gateway_rules || die 'the rules of the gateway cannot be loaded'
 ip addr del "$TUNNEL_MARK/32" dev "$VXLAN" 2>/dev/null
 state

@@ -201,11 +201,14 @@ guard_gate() {
 }
 
 guard_load() {
-  guard_text 4 | restore 4 || guard_refuse 4
-  [ -z "$IPT6" ] || guard_text 6 | restore 6 || guard_refuse 6
-  # an application as root, without CAP_DAC_OVERRIDE, must not write the answers itself
-  [ "$RECENT" = no ] || chmod 0400 "/proc/net/xt_recent/$ANSWERS" "/proc/net/xt_recent/$ANSWERS_TUNNEL" 2>/dev/null
-  guard_mark || die 'the guard was loaded and is not there'
+  for guard_try in 1 2 3; do # somebody may change rules at the same moment
+    guard_text 4 | restore 4 || guard_refuse 4
+    [ -z "$IPT6" ] || guard_text 6 | restore 6 || guard_refuse 6
+    # an application as root, without CAP_DAC_OVERRIDE, must not write the answers itself
+    [ "$RECENT" = no ] || chmod 0400 "/proc/net/xt_recent/$ANSWERS" "/proc/net/xt_recent/$ANSWERS_TUNNEL" 2>/dev/null
+    guard_mark && return 0
+  done
+  die 'the guard was loaded and is not there'
 }
 
 # The full set does not load (a match is missing): close what can be closed, and stop.
@@ -228,13 +231,14 @@ guard_seen() {
     $1 == "-A" && first[$2] { first[$2] = 0; print }'
 }
 
-# After each load of ours: what stands there is what must stand there from now on, if it closes the pod.
+# After each load of ours: what stands there is what must stand there from now on, if it closes the pod and is what was meant.
+# Others may have changed rules since, which must not pass for ours: as many rules as were written, and the same way out.
 guard_mark() {
   GUARD=
   guard_now=$(guard_seen)
-  for guard_family in 4 ${IPT6:+6}; do
+  for family in 4 ${IPT6:+6}; do
     guard_part=${guard_now#*:INPUT}
-    [ "$guard_family" = 4 ] || guard_part=${guard_part#*:INPUT}
+    [ "$family" = 4 ] || guard_part=${guard_part#*:INPUT}
     guard_part=":INPUT${guard_part%%:INPUT*}"
     for guard_line in ':INPUT DROP' ':OUTPUT DROP' ':FORWARD DROP' '-A INPUT -j NETGUARD-IN' '-A OUTPUT -j NETGUARD-OUT' \
       '-A NETGUARD-IN -j DROP' '-A NETGUARD-OUT -j DROP'; do
@@ -243,8 +247,17 @@ guard_mark() {
         *) return 1 ;;
       esac
     done
+    guard_want=$(guard_text "$family" | guard_sum)
+    [ "$(printf '%s\n' "$guard_part" | guard_sum)" = "$guard_want" ] || return 1
   done
   GUARD=$guard_now
+}
+
+# How many rules of ours, and those that let something out, as they are written here and by iptables-save alike.
+guard_sum() {
+  awk '/^-A NETGUARD-/ { n++ }
+    /^-A NETGUARD-(PEER-(IN|OUT)|OPEN) .*-j ACCEPT/ { sub(/\/(32|128) /, " "); print $2, $3, $4 }
+    END { print n }' | sort
 }
 
 guard_intact() { [ -n "$GUARD" ] && [ "$(guard_seen)" = "$GUARD" ]; }
