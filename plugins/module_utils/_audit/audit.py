@@ -13,7 +13,7 @@ from .._errors import NetguardError
 from .._facts.model import Facts
 from .._manifests.model import Live
 from .._topology.model import App, Topology
-from . import check_clients, check_edges, check_policies, check_services, profiles
+from . import check_clients, check_edges, check_outside, check_policies, check_services, profiles
 from .declared import declared
 from .engine import Engine
 from .findings import INFO, WARNING, Finding, merged
@@ -66,13 +66,19 @@ def audit(
     for one in wanted:
         engine = Engine(world, one)
         engines.append(engine)
-        found = [*malformed, *check_edges.blocked(engine, known), *check_edges.resolvers(engine, known)]
+        found = [
+            *malformed,
+            *check_edges.blocked(engine, known),
+            *check_outside.blocked(engine, known),
+            *check_edges.resolvers(engine, known),
+        ]
         for app in subjects:
             if app.vpn is not None:
                 found += check_clients.check(engine, known, app)
         found += check_services.check(engine, subjects)
         if one.enforces:
             found += check_edges.undeclared(engine, known, subjects)
+            found += check_outside.undeclared(engine, known, subjects)
         own = check_policies.check(engine)
         if scope == CLIENTS:
             own = (item for item in own if item.code in ("no-enforcement", "not-evaluated", "fail-open"))

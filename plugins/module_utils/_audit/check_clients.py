@@ -110,11 +110,8 @@ def _leaks(engine: Engine, known: Declared, app: App, index: int) -> Iterator[Fi
     for edge in known.egress:
         if edge.app == app.key:
             allowed = allowed | edge.addresses
-    if world.facts.dns.node_local_ip and known.resolvers.get(app.key) != "none":
-        from .sets import network
-
-        local = network(world.facts.dns.node_local_ip)
-        allowed = allowed | (Addresses.of([local]) if local is not None else Addresses())
+    if known.resolvers.get(app.key) != "none":
+        allowed = allowed | world.local_resolver
     everywhere = public(world) - allowed
     for name, part in (("IPv4", Addresses(everywhere.v4)), ("IPv6", Addresses(v6=everywhere.v6))):
         opened = [(found, ports - PING) for found, ports in side.possible.towards(part) if ports - PING]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from .._manifests.model import LABEL_PART
 from .._topology.model import App
-from .declared import Declared, ToAddresses
+from . import check_outside
+from .declared import Declared
 from .engine import EGRESS, HBONE, INGRESS, Engine, Side
 from .findings import ERROR, INFO, WARNING, Finding, flow
 from .sets import NOWHERE, Addresses, Ports
@@ -33,12 +33,15 @@ def blocked(engine: Engine, known: Declared) -> Iterator[Finding]:
             needed = wanted - Ports.one("TCP", HBONE)  # offered for the day when both are enrolled
         found = engine.pair(source, destination)
         lacking = needed - found.possible
+        if one.host_network and world.many_nodes:
+            # its own node always comes in, the others do not
+            lacking = needed - engine.side(destination, INGRESS).possible.everywhere(world.node_addresses)
         why = known.reasons[source, destination]
         if lacking:
             side = engine.side(source, EGRESS)
             cut = EGRESS if not _covers(engine, side, destination, lacking) else INGRESS
             subject = one if cut == EGRESS else other
-            policies = _names(engine, source if cut == EGRESS else destination, cut)
+            policies = check_outside.isolating(engine, source if cut == EGRESS else destination, cut)
             dropped = [number for number in engine.profile.dropped_udp if lacking.has("UDP", number)]
             overlay = why.startswith("the overlay")
             if dropped:
@@ -65,17 +68,16 @@ def blocked(engine: Engine, known: Declared) -> Iterator[Finding]:
             )
         elif needed - found.sure:
             left = (needed - found.sure).words()
+            # towards the nodes' network: which node it is nobody says, so it matters whether some of them are cut
+            some_cut = other.host_network and not _covers(engine, engine.side(source, EGRESS), destination, needed)
             yield Finding(
                 "declared-undecided",
-                INFO if one.host_network or other.host_network else WARNING,
+                INFO if (one.host_network or other.host_network) and not some_cut else WARNING,
                 one.app or one.name,
                 f"declared ({why}) and left to the implementation on {left}",
                 "",
                 witness=flow(one.name, other.name, left),
             )
-    for direction, edges in ((EGRESS, known.egress), (INGRESS, known.ingress)):
-        for edge in edges:
-            yield from _addresses(engine, edge, direction)
     for app, why in known.missing:
         yield Finding("declared-missing", INFO, app, f"declared ({why}), and no pod is there for the other side")
     for app, why in known.unknown.items():
@@ -86,47 +88,6 @@ def _covers(engine: Engine, side: Side, peer: int, ports: Ports) -> bool:
     if engine.world.endpoints[peer].host_network:
         return ports.issubset(side.possible.everywhere(engine.world.node_addresses))
     return ports.issubset(side.possible.pod(peer))
-
-
-def _addresses(engine: Engine, edge: ToAddresses, direction: str) -> Iterator[Finding]:
-    world, profile = engine.world, engine.profile
-    wanted = edge.addresses
-    if direction == INGRESS and profile.ipblock_nodes is not True:
-        # the node that runs a pod always reaches it; of the others such a CNI knows them by identity, not by address
-        wanted = wanted - world.node_addresses - world.pod_range
-    if not wanted:
-        return
-    for index in bits(world.by_app.get(edge.app, 0)):
-        side = engine.side(index, direction)
-        open_ports, maybe = side.sure.everywhere(wanted), side.possible.everywhere(wanted)
-        lacking = edge.ports - maybe
-        one = world.endpoints[index].name
-        target = ", ".join(str(item) for item in list(wanted.networks())[:3])
-        pair = (one, target) if direction == EGRESS else (target, one)
-        if lacking:
-            yield Finding(
-                "declared-blocked",
-                ERROR,
-                edge.app,
-                f"declared ({edge.why}) and cut on {lacking.words()}: the {direction} of {one} does not allow {target}",
-                f"allow it in a policy that selects {one}, or run the module that writes the declared edges",
-                policy=_names(engine, index, direction),
-                witness=flow(*pair, lacking.words()),
-            )
-        elif edge.ports - open_ports:
-            yield Finding(
-                "declared-undecided",
-                INFO,
-                edge.app,
-                f"declared ({edge.why}) and left to the implementation: {target}",
-                witness=flow(*pair, (edge.ports - open_ports).words()),
-            )
-
-
-def _names(engine: Engine, index: int, direction: str) -> str:
-    """The policies that isolate one side."""
-    found = [str(policy.ref) for policy in engine.selecting(index) if direction in policy.isolates]
-    return ", ".join(found[:4])
 
 
 def resolvers(engine: Engine, known: Declared) -> Iterator[Finding]:
@@ -150,7 +111,7 @@ def resolvers(engine: Engine, known: Declared) -> Iterator[Finding]:
                     app,
                     f"{world.endpoints[index].name} is isolated and does not reach the cluster's DNS",
                     "allow UDP and TCP 53 to the pods of the DNS, by selector",
-                    policy=_names(engine, index, EGRESS),
+                    policy=check_outside.isolating(engine, index, EGRESS),
                     witness=flow(world.endpoints[index].name, world.endpoints[cut[0]].name, wanted.words()),
                 )
 
@@ -188,7 +149,7 @@ def undeclared(engine: Engine, known: Declared, apps: Iterable[App]) -> Iterator
     mine = 0
     for key in wanted:
         mine |= world.by_app.get(key, 0)
-    segmented = _segmented(engine)
+    segmented = check_outside.segmented(engine)
     for index in bits(mine):
         one = world.endpoints[index]
         open_sides = [name for name in (EGRESS, INGRESS) if not engine.side(index, name).isolated]
@@ -201,7 +162,8 @@ def undeclared(engine: Engine, known: Declared, apps: Iterable[App]) -> Iterator
     for source, targets in enumerate(reach):
         if not (mine >> source) & 1:
             targets &= mine
-        targets &= ~(1 << source)
+        # pods on the nodes' network are addresses to a policy, and are looked at as such
+        targets &= world.pods & ~(1 << source) if (world.pods >> source) & 1 else 0
         groups: dict[str, list[tuple[int, Ports]]] = defaultdict(list)
         egress_isolated = engine.side(source, EGRESS).isolated
         for destination in bits(targets):
@@ -232,8 +194,6 @@ def _undeclared(
         mask = sum(1 << destination for destination, _ports in targets)
         closed = {one.namespace, *(world.endpoints[destination].namespace for destination, _ports in targets)} & segmented
         severity = ERROR if client else WARNING if closed else INFO
-        if one.host_network or first.host_network:
-            severity = INFO
         policy, rule = opener(engine, source, targets[0][0], targets[0][1])
         yield Finding(
             "undeclared-open",
@@ -245,15 +205,6 @@ def _undeclared(
             rule=rule,
             witness=flow(one.name, first.name, words),
         )
-
-
-def _segmented(engine: Engine) -> set[str]:
-    """Namespaces that segmentation holds: they have a policy of its part."""
-    found = set()
-    for item in engine.world.live.all("NetworkPolicy"):
-        if (item["metadata"].get("labels") or {}).get(LABEL_PART) == "segments":
-            found.add(item["metadata"].get("namespace") or "")
-    return found
 
 
 def opener(engine: Engine, source: int, destination: int, ports: Ports) -> tuple[str, str]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from .._errors import FaultsError
 from .._facts.model import Facts
 from .._manifests import names
 from .._manifests.addresses import public_blocks
-from .._manifests.client_edges import Blocks, Edge, edges_of, needs_dns
+from .._manifests.client_edges import Blocks, Edge, Pods, edges_of, needs_dns
 from .._manifests.model import Live
-from .._manifests.segments_edges import AppEdges, _Segment
+from .._manifests.segments_edges import AppEdges, SegmentBuilder
 from .._topology.model import App, Topology
 from .._topology.model import Port as DeclaredPort
-from .sets import Addresses, Intervals, Ports
+from .policy import EGRESS, INGRESS
+from .sets import NOWHERE, Addresses, Intervals, Ports
 from .world import World, bits
 
 
@@ -41,6 +43,7 @@ class Declared:
     reasons: dict[tuple[int, int], str] = field(default_factory=dict)
     egress: list[ToAddresses] = field(default_factory=list)
     ingress: list[ToAddresses] = field(default_factory=list)
+    shared: dict[str, dict[str, list[ToAddresses]]] = field(default_factory=dict)  # namespace with one policy -> direction -> all
     overlays: set[tuple[int, int]] = field(default_factory=set)  # (client, its gateway): selected without ports
     missing: list[tuple[str, str]] = field(default_factory=list)  # (app, edge) whose other side has no pods
     unknown: dict[str, str] = field(default_factory=dict)
@@ -60,48 +63,86 @@ def ports_of(listed: Iterable[DeclaredPort]) -> Ports:
 def declared(topology: Topology, facts: Facts, live: Live, world: World, apps: Iterable[App]) -> Declared:
     """The edges of these apps, both directions. Edges come from the same code that the policies are built from."""
     found = Declared()
+    public = Addresses()
+    for base, left_out in public_blocks(facts):
+        public = public | (Addresses.of([base]) - Addresses.of(left_out))
     for app in apps:
         try:
-            egress, ingress, internet = _edges(topology, facts, live, app)
+            edges = _edges(topology, facts, live, app)
         except FaultsError as error:
             found.unknown[app.key] = "; ".join(str(fault) for fault in error.faults)
             continue
-        for edge in egress:
-            _edge(found, world, app, edge, outgoing=True)
-        for edge in ingress:
-            _edge(found, world, app, edge, outgoing=False)
-        if internet is not None:
-            blocks = Addresses()
-            for base, left_out in public_blocks(facts):
-                blocks = blocks | (Addresses.of([base]) - Addresses.of(left_out))
-            found.egress.append(ToAddresses(app.key, blocks, ports_of(internet), "internet"))
+        for direction, target in ((EGRESS, found.egress), (INGRESS, found.ingress)):
+            for edge in edges[direction]:
+                if isinstance(edge.peer, Pods):
+                    _edge(found, world, app, edge, outgoing=direction == EGRESS)
+            target += _to_addresses(app, edges, direction, public)
         if app.vpn is not None:
             found.resolvers[app.key] = needs_dns(topology, facts, app)
             _gateway(found, topology, facts, world, app)
         else:
             found.resolvers[app.key] = "client"
+    for rule in topology.namespaces:
+        if rule.layout == "namespace":
+            found.shared[rule.name] = _shared(topology, facts, live, rule.name, public, world.node_addresses)
     return found
 
 
-def _edges(
-    topology: Topology, facts: Facts, live: Live, app: App
-) -> tuple[tuple[Edge, ...], tuple[Edge, ...], tuple[DeclaredPort, ...] | None]:
+@dataclass(frozen=True)
+class _Edges:
+    """Both directions of one app. `internet`: ports of the public internet, None: not declared."""
+
+    egress: tuple[Edge, ...]
+    ingress: tuple[Edge, ...]
+    internet: tuple[DeclaredPort, ...] | None
+
+    def __getitem__(self, direction: str) -> tuple[Edge, ...]:
+        return self.egress if direction == EGRESS else self.ingress
+
+
+def _edges(topology: Topology, facts: Facts, live: Live, app: App) -> _Edges:
     if app.vpn is not None:
         edges = edges_of(topology, facts, live, app)
-        return edges.egress, edges.ingress, None
-    builder = _Segment(topology, facts, live, app)
+        probed = edges.mesh and facts.mesh_probe_sources and edges.probes != ()
+        probes = (Edge(Blocks(facts.mesh_probe_sources), edges.probes or (), "probes through the mesh"),) if probed else ()
+        return _Edges(edges.egress, (*edges.ingress, *probes), None)
+    builder = SegmentBuilder(topology, facts, live, app)
     found: AppEdges = builder.collect()
     if builder.faults:
         raise FaultsError(builder.faults)
-    return found.egress, found.ingress, found.internet
+    return _Edges(found.egress, found.ingress, found.internet)
+
+
+def _to_addresses(app: App, edges: _Edges, direction: str, public: Addresses, nodes: Addresses = NOWHERE) -> Iterable[ToAddresses]:
+    """What an app declares towards or from what is no pod: blocks, the internet, pings; with `nodes` the pods on their network."""
+    for edge in edges[direction]:
+        if isinstance(edge.peer, Blocks):
+            yield ToAddresses(app.key, Addresses.of(edge.peer.networks), ports_of(edge.ports), edge.why)
+        elif edge.peer.host and nodes:
+            yield ToAddresses(app.key, nodes, ports_of(edge.ports), edge.why)
+    if direction == EGRESS and edges.internet is not None:
+        yield ToAddresses(app.key, public, ports_of(edges.internet), "internet")
+    if direction == EGRESS and app.icmp:
+        yield ToAddresses(app.key, Addresses.of(app.icmp), Ports.whole("ICMP"), "icmp")
+
+
+def _shared(
+    topology: Topology, facts: Facts, live: Live, namespace: str, public: Addresses, nodes: Addresses
+) -> dict[str, list[ToAddresses]]:
+    """What the one policy of a namespace gives to every pod of it: what any of its apps declared."""
+    found: dict[str, list[ToAddresses]] = {EGRESS: [], INGRESS: []}
+    for app in topology.apps:
+        if app.namespace == namespace and app.vpn is None:
+            with contextlib.suppress(FaultsError):  # said where the app itself is looked at
+                edges = _edges(topology, facts, live, app)
+                for direction, listed in found.items():
+                    listed += _to_addresses(app, edges, direction, public, nodes)
+    return found
 
 
 def _edge(found: Declared, world: World, app: App, edge: Edge, *, outgoing: bool) -> None:
+    assert isinstance(edge.peer, Pods)
     ports = ports_of(edge.ports)
-    if isinstance(edge.peer, Blocks):
-        target = found.egress if outgoing else found.ingress
-        target.append(ToAddresses(app.key, Addresses.of(edge.peer.networks), ports, edge.why))
-        return
     own = world.by_app.get(app.key, 0)
     others = world.select(edge.peer.namespace, edge.peer.selector)
     if not others:

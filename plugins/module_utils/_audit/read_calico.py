@@ -127,7 +127,9 @@ class _Reader:
     def rule(self, item: Mapping[str, Any], action: str, direction: str, index: int, path: str) -> Rule:
         far, near = ("destination", "source") if direction == EGRESS else ("source", "destination")
         entity, other = item.get(far) or {}, item.get(near) or {}
-        peers = self.peers(entity if isinstance(entity, Mapping) else {}, f"{path}.{far}", direction)
+        version = item.get("ipVersion") or ICMP_NAMES.get(str(item.get("protocol")))
+        version = version if version in (4, 6) else 0
+        peers = self.peers(entity if isinstance(entity, Mapping) else {}, f"{path}.{far}", version)
         peers = self.family(peers, item)
         ports_of = entity if direction == EGRESS else other
         ports, named, doubtful = self.ports(item, ports_of if isinstance(ports_of, Mapping) else {}, path)
@@ -138,15 +140,15 @@ class _Reader:
             doubtful = True
         return Rule(action, peers, ports, named, index, path, doubtful)
 
-    def peers(self, entity: Mapping[str, Any], path: str, direction: str) -> Peers:
+    def peers(self, entity: Mapping[str, Any], path: str, version: int) -> Peers:
         world = self.world
         everything = Peers.sure(world.every, EVERYWHERE)
         found = everything
         nets, not_nets = self.nets(entity.get("nets"), f"{path}.nets"), self.nets(entity.get("notNets"), f"{path}.notNets")
         if entity.get("nets"):
-            found = found & by_address(nets, world, self.profile)
+            found = found & by_address(nets, world, self.profile, version)
         if entity.get("notNets"):
-            found = found.without(by_address(not_nets, world, self.profile))
+            found = found.without(by_address(not_nets, world, self.profile, version))
         if entity.get("selector") or entity.get("namespaceSelector") or entity.get("notSelector"):
             found = found & self.selected(entity, path)
         if entity.get("services"):

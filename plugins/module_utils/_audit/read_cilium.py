@@ -151,7 +151,7 @@ class _Reader:
 
     def entity(self, name: str, path: str) -> Peers:
         world = self.world
-        nodes = world.node_addresses
+        nodes = world.node_addresses | world.local_resolver
         outside = {
             "host": (0, Addresses(), nodes),
             "remote-node": (0, Addresses(), nodes),

@@ -259,19 +259,22 @@ def selector_faults(selector: Any) -> Iterator[str]:
             yield f"{operator} takes no values"
 
 
-def by_address(addresses: Addresses, world: World, profile: Profile) -> Peers:
-    """Who an address range means under a CNI: some match pods and nodes by address, some never do."""
+def by_address(addresses: Addresses, world: World, profile: Profile, version: int = 0) -> Peers:
+    """Who an address range means under a CNI: some match pods and nodes by address, some never do.
+
+    `version`: the rule is about one family's packets, so that a pod's addresses of the other do not count.
+    """
     outside, outside_maybe = addresses, addresses
     pods, pods_maybe = 0, 0
     if profile.ipblock_pods is False:
         outside = outside - world.pod_range
         outside_maybe = outside
     else:
-        sure, maybe = world.with_address_in(addresses)
+        sure, maybe = world.with_address_in(addresses, version)
         pods, pods_maybe = (sure, maybe) if profile.ipblock_pods else (0, maybe)
         if profile.ipblock_pods is None:
             outside = outside - world.pod_range
-    nodes = world.node_addresses | world.api_addresses
+    nodes = world.node_addresses | world.api_addresses | world.local_resolver
     if profile.ipblock_nodes is not True and nodes:
         outside = outside - nodes
         if profile.ipblock_nodes is False:

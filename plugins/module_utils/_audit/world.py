@@ -20,6 +20,7 @@ from typing import Any
 from .._facts.model import Facts
 from .._manifests import names
 from .._manifests.model import LABEL_CLIENT, LABEL_INSTANCE, Live, Manifest
+from .._manifests.segments_edges import tunnel_addresses
 from .._manifests.workloads import WORKLOADS, PodSelector, containers, labels_of, template_of
 from .._topology.model import App, Network, Selector, Topology
 from . import selectors
@@ -73,6 +74,10 @@ class World:
         self.pod_range = Addresses.of(facts.pods)
         self.service_range = Addresses.of(facts.services)
         self.node_addresses = Addresses.of((*facts.nodes, *_node_addresses(live)))
+        #: Where the node-local resolver listens: on each node, and on no interface that policies know as the node's own.
+        self.local_resolver = Addresses.of([found] if (found := network(facts.dns.node_local_ip)) is not None else [])
+        #: Of the nodes, inside the pods' ranges: no pod has one.
+        self.tunnels = Addresses.of(tunnel_addresses(live))
         self.api_addresses = Addresses.of(ipaddress.ip_network(item.ip) for item in facts.api_endpoints)
         self.families = {4: "ipv4" in facts.ip_families, 6: "ipv6" in facts.ip_families}
         self.every = (1 << len(self.endpoints)) - 1
@@ -181,20 +186,25 @@ class World:
                 found |= 1 << index
         return found
 
-    def with_address_in(self, wanted: Addresses) -> tuple[int, int]:
-        """(pods all of whose addresses are in the set, pods of which some may be)."""
+    def with_address_in(self, wanted: Addresses, version: int = 0) -> tuple[int, int]:
+        """(pods all of whose addresses are in the set, pods of which some may be). `version`: of one family's addresses alone,
+        where a pod without any counts as being in the set."""
         sure, maybe = 0, 0
-        if self.pod_range and self.pod_range.issubset(wanted):
+        pod_range = of_family(self.pod_range, version)
+        if pod_range and pod_range.issubset(wanted):
             sure = self._unlocated
-        if self.pod_range & wanted if self.pod_range else wanted:
+        if (pod_range & wanted) - self.tunnels if self.pod_range else wanted:
             maybe = self._unlocated
         for family, parts in ((4, wanted.v4.parts), (6, wanted.v6.parts)):
-            known = self._located[family]
+            known = self._located[family] if version in (0, family) else []
             for first, last in parts:
                 for _address, index in known[bisect_left(known, (first, 0)) : bisect_right(known, (last, len(self.endpoints)))]:
                     maybe |= 1 << index
-        for index in bits(maybe & ~self._unlocated):
-            sure |= int(self.endpoints[index].addresses.issubset(wanted)) << index
+        located = maybe & ~self._unlocated
+        if version:
+            located |= self.pods & ~self._unlocated
+        for index in bits(located):
+            sure |= int(of_family(self.endpoints[index].addresses, version).issubset(wanted)) << index
         return sure, maybe | sure
 
     def mask_of(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
@@ -202,6 +212,15 @@ class World:
         return sum(1 << index for index, one in enumerate(self.endpoints) if not one.host_network and address in one.addresses)
 
     # -- addresses
+
+    @property
+    def many_nodes(self) -> bool:
+        """Whether there is another node than the one that runs a pod, as far as their addresses tell."""
+        return any(
+            last > first or len(part.parts) > 1
+            for part in (self.node_addresses.v4, self.node_addresses.v6)
+            for first, last in part.parts
+        )
 
     @property
     def world(self) -> Addresses:
@@ -212,6 +231,13 @@ class World:
         """A list for a message."""
         listed = [self.endpoints[index].name for index in bits(mask)]
         return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def of_family(addresses: Addresses, version: int) -> Addresses:
+    """The addresses of IPv4 or IPv6; of both with version 0."""
+    if version == 4:
+        return Addresses(addresses.v4)
+    return Addresses(v6=addresses.v6) if version == 6 else addresses
 
 
 def bits(mask: int) -> Iterator[int]:

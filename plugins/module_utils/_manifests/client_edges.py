@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._errors import Fault, FaultsError
 from .._facts.model import Facts
@@ -24,6 +24,13 @@ from .workloads import PodSelector
 
 #: TCP port of Istio's HBONE tunnels: between two enrolled pods it is the only port on the wire.
 HBONE = Port(15008, "TCP")
+
+#: CNIs that compare policies before a Service's address is translated: the Service's own port must be open too.
+BEFORE_TRANSLATION = frozenset({"aws-vpc-cni"})
+
+#: What operators need beside the declared ports. CloudNativePG: its status port and PostgreSQL, from the operator and between
+#: instances.
+OPERATOR_PORTS = {"cloudnative-pg": (Port(8000), Port(5432))}
 
 
 @dataclass(frozen=True)
@@ -112,10 +119,39 @@ class ClientEdges:
         return tuple(found.values())
 
 
+def as_seen(edges: Iterable[Edge], facts: Facts) -> Iterable[Edge]:
+    """Egress as this CNI compares it. Before translation it sees the Service's port, which stands for the pods that the rule
+    selects; what is selected by address is seen under the Service's address."""
+    for edge in edges:
+        if facts.cni.name not in BEFORE_TRANSLATION or not edge.ports or not edge.services:
+            yield edge
+        elif isinstance(edge.peer, Pods):
+            yield replace(edge, ports=(*edge.ports, *(service.port for service in edge.services)))
+        else:
+            yield edge
+            networks = tuple(dict.fromkeys(ipaddress.ip_network(service.address) for service in edge.services))
+            yield Edge(Blocks(networks), tuple(dict.fromkeys(service.port for service in edge.services)), edge.why)
+
+
 def _networks(peer: Pods | Blocks, facts: Facts) -> tuple[Network, ...]:
     if isinstance(peer, Blocks):
         return peer.networks
     return facts.nodes if peer.host else facts.pods
+
+
+def means_nodes(peer: Pods | Blocks, facts: Facts) -> bool:
+    """Whether a peer means nodes: pods on their network, or addresses among theirs."""
+    if isinstance(peer, Pods):
+        return peer.host
+    return any(overlap(network, node) for network in peer.networks for node in facts.nodes)
+
+
+def overlap(one: Network, other: Network) -> bool:
+    if isinstance(one, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
+        return one.overlaps(other)
+    if isinstance(one, ipaddress.IPv6Network) and isinstance(other, ipaddress.IPv6Network):
+        return one.overlaps(other)
+    return False
 
 
 def edges_of(topology: Topology, facts: Facts, live: Live, app: App) -> ClientEdges:
@@ -166,7 +202,7 @@ class EdgeBuilder:
         return ClientEdges(
             app=app,
             selector=selector,
-            egress=tuple(self.egress()),
+            egress=tuple(self.egress(selector)),
             ingress=tuple(self.ingress(selector)),
             dns=needs_dns(self.topology, self.facts, app),
             probes=probes,
@@ -228,7 +264,14 @@ class EdgeBuilder:
             return (*ports, HBONE)
         return ports
 
-    def egress(self) -> Iterable[Edge]:
+    def replication(self, selector: PodSelector) -> Iterable[Edge]:
+        """Between the instances that an operator manages, in either direction."""
+        ports = OPERATOR_PORTS.get(self.app.operator.name, ()) if self.app.operator is not None else ()
+        if ports:
+            peer = Pods(self.app.namespace, selector)
+            yield Edge(peer, self.meshed(ports, peer), f"replication of {self.app.key}")
+
+    def egress(self, selector: PodSelector) -> Iterable[Edge]:
         app = self.app
         for index, use in enumerate(app.uses):
             path = f"{self.path}.uses[{index}]"
@@ -243,6 +286,7 @@ class EdgeBuilder:
             ports = self.ports(app, app.peers, f"{self.path}.peers")
             peer = self.pods(app)
             yield Edge(peer, self.meshed(ports, peer), "peers", self.services(app, ports))
+        yield from self.replication(selector)
         if app.kube_api:
             service_ip = self.facts.api_service_ip
             api = (ServicePort(service_ip, Port(443, "TCP")),) if service_ip else ()
@@ -272,8 +316,11 @@ class EdgeBuilder:
             yield Edge(peer, self.meshed(self.ports(app, app.peers, f"{self.path}.peers"), peer), "peers")
         if app.operator is not None:
             peer = self.platform(app.operator.selector)
-            ports = self.ports(app, app.operator.ports, f"{self.path}.operator")
-            yield Edge(peer, self.meshed(ports, peer), f"operator {app.operator.name}")
+            named = self.ports(app, app.operator.ports, f"{self.path}.operator")
+            ports = tuple(dict.fromkeys([*named, *OPERATOR_PORTS.get(app.operator.name, ())]))
+            if ports:
+                yield Edge(peer, self.meshed(ports, peer), f"operator {app.operator.name}")
+            yield from self.replication(selector)
         if app.lan:
             ports = self.ports(app, app.lan, f"{self.path}.lan")
             if ports and not self.facts.lan:

@@ -12,19 +12,20 @@ selector, carry the client out.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .._errors import Fault, FaultsError, NetguardError
 from .._facts.model import Facts
 from .._topology.model import App, Network, Port, Topology
 from . import killswitch_deny, names, rules
 from . import killswitch_exposure as exposure
-from .client_edges import Blocks, ClientEdges, Edge, Pods, edges_of
+from .client_edges import Blocks, ClientEdges, Pods, as_seen, edges_of
+from .killswitch_deny import PINGS_PASS
 from .model import LABEL_CLIENT, Desired, Live, Manifest, owner_labels
 from .workloads import PodSelector
 
-#: CNIs that compare policies before a Service's address is translated: the Service's own port must be open too.
-BEFORE_TRANSLATION = frozenset({"aws-vpc-cni"})
+#: Dialects that can allow a ping.
+PINGS = frozenset({"calico", "cilium"})
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,19 @@ def build(
     """The kill switches of `clients` (None: of every client). Raises FaultsError with every client that cannot be held."""
     found: list[ClientEdges] = []
     faults: list[Fault] = []
+    dialects = killswitch_deny.choose(dialect, facts)
+    pings = facts.cni.name in PINGS_PASS or PINGS & set(dialects)
     for app in topology.clients if clients is None else clients:
         try:
             found.append(edges_of(topology, facts, live, app))
         except FaultsError as exc:
             faults.extend(exc.faults)
+            continue
+        if app.icmp and not pings:
+            hint = "only Calico's and Cilium's own policies know ICMP: remove icmp, or set the dialect"
+            faults.append(Fault(f"apps[{topology.position(app)}].icmp", "a NetworkPolicy cannot allow ICMP", hint))
     if faults:
         raise FaultsError(list(dict.fromkeys(faults)))
-    dialects = killswitch_deny.choose(dialect, facts)
     policies = tuple(network_policy(topology, facts, edges) for edges in found)
     denies = tuple(item for name in dialects for item in killswitch_deny.render(name, topology, facts, live, found))
     # The deny stands only beside a NetworkPolicy: in the wave after it, never alone.
@@ -81,18 +87,10 @@ def network_policy(topology: Topology, facts: Facts, edges: ClientEdges) -> Mani
         owner_labels(topology.instance, "killswitch", [(LABEL_CLIENT, app.name)]),
         edges.selector.manifest(),
         # No ports towards the gateway: a rule with ports drops ICMP on Calico and Cilium, and the tunnel with it.
-        egress=[rules.rule("to", [pods], ()), *_dns(facts, edges), *rules.rules(_egress(facts, edges), "to", facts)],
+        egress=[rules.rule("to", [pods], ()), *_dns(facts, edges), *rules.rules(as_seen(edges.egress, facts), "to", facts)],
         # VXLAN is two independent UDP flows: what the gateway sends is no answer to what the client sent.
         ingress=[rules.rule("from", [pods], [overlay]), *rules.rules(edges.ingress, "from", facts), *_probes(facts, edges)],
     )
-
-
-def _egress(facts: Facts, edges: ClientEdges) -> Iterable[Edge]:
-    for edge in edges.egress:
-        if facts.cni.name in BEFORE_TRANSLATION and edge.ports:
-            yield replace(edge, ports=(*edge.ports, *(service.port for service in edge.services)))
-        else:
-            yield edge
 
 
 def _dns(facts: Facts, edges: ClientEdges) -> list[Manifest]:

@@ -18,7 +18,7 @@ from typing import Any
 from .._errors import NetguardError
 from .._facts.model import Facts
 from .._topology.model import App, Network, Topology
-from .client_edges import Blocks, ClientEdges, Pods
+from .client_edges import Blocks, ClientEdges, means_nodes, overlap
 from .model import LABEL_CLIENT, LABEL_MANAGED_BY, MANAGER, PREFIX, Live, Manifest, owner_labels
 from .names import killswitch, short
 from .workloads import PodSelector
@@ -33,6 +33,8 @@ APIS = {"calico": (CALICO_V3, CALICO_V1), "cilium": (CILIUM,), "clusternetworkpo
 #: Which CNIs obey a dialect where its API exists. ClusterNetworkPolicy is obeyed by whoever installed its CRD.
 CNIS = {"calico": ("calico", "canal"), "cilium": ("cilium",)}
 DIALECTS = ("auto", "networkpolicy", "cilium", "calico", "clusternetworkpolicy")
+#: CNIs that let every ping pass, whatever a policy says.
+PINGS_PASS = frozenset({"kube-router"})
 
 #: Calico puts Kubernetes' own policies at order 1000 in the default tier, whose own order is 1000000.
 FIRST_ORDER = 10
@@ -184,7 +186,7 @@ def _global_policy(
     api: str, topology: Topology, facts: Facts, edges: ClientEdges, place: Mapping[str, Any], *, tier: str
 ) -> Manifest:
     networks = spared(facts, edges, pods=True)
-    rules = [_calico_deny(4, networks), _calico_deny(6, networks)]
+    rules = [*_calico_pings(edges), _calico_deny(4, networks), _calico_deny(6, networks)]
     if tier:
         rules.append({"action": "Pass"})
     name = cluster_name(topology.instance, edges.app.namespace, edges.app.name)
@@ -200,6 +202,14 @@ def _global_policy(
             "egress": rules,
         },
     }
+
+
+def _calico_pings(edges: ClientEdges) -> Iterable[Manifest]:
+    """The declared pings: the NetworkPolicy behind the deny cannot allow them, so they are accepted before it."""
+    for version, protocol in ((4, "ICMP"), (6, "ICMPv6")):
+        nets = [str(network) for network in edges.app.icmp if network.version == version]
+        if nets:
+            yield {"action": "Allow", "ipVersion": version, "protocol": protocol, "destination": {"nets": nets}}
 
 
 def _calico_deny(version: int, networks: Iterable[Network]) -> Manifest:
@@ -247,7 +257,7 @@ def _cilium(topology: Topology, facts: Facts, live: Live, found: list[ClientEdge
                 {"toCIDRSet": [_except("::/0", [item for item in networks if item.version == 6])]},
             ],
         }
-        egress, ingress = _cilium_egress(facts, edges), _cilium_ingress(edges)
+        egress, ingress = _cilium_egress(facts, edges), _cilium_ingress(facts, edges)
         if egress:
             spec["egress"] = egress
         if ingress:
@@ -292,24 +302,34 @@ def _cilium_egress(facts: Facts, edges: ClientEdges) -> list[Manifest]:
     for edge in edges.egress:
         if edge.why == "kube_api":
             rules.append(_cilium_rule("toEntities", ["kube-apiserver"], edge.ports))
-        elif isinstance(edge.peer, Pods) and edge.peer.host:
+        elif means_nodes(edge.peer, facts):
             rules.append(_cilium_rule("toEntities", ["host", "remote-node"], edge.ports))
     if edges.dns != "none" and facts.dns.node_local_ip:
         ports = [{"port": "53", "protocol": "UDP"}, {"port": "53", "protocol": "TCP"}]
         rules.append({"toEntities": ["host"], "toPorts": [{"ports": ports}]})
-    if edges.app.icmp:
-        blocks = [{"cidr": str(network)} for network in edges.app.icmp]
-        fields = [{"family": "IPv4", "type": 8}, {"family": "IPv6", "type": 128}]
-        rules.append({"toCIDRSet": blocks, "icmps": [{"fields": fields}]})
+    rules += cilium_pings(edges.app.icmp, facts)
     return rules
 
 
-def _cilium_ingress(edges: ClientEdges) -> list[Manifest]:
+def cilium_pings(networks: Iterable[Network], facts: Facts) -> list[Manifest]:
+    """Echo requests to these addresses; those of nodes are not matched by address."""
+    found: list[Manifest] = []
+    for version, echo in ((4, {"family": "IPv4", "type": 8}), (6, {"family": "IPv6", "type": 128})):
+        own = [network for network in networks if network.version == version]
+        icmps = [{"fields": [echo]}]
+        if own:
+            found.append({"toCIDR": [str(network) for network in own], "icmps": icmps})
+        if any(overlap(network, node) for network in own for node in facts.nodes):
+            found.append({"toEntities": ["host", "remote-node"], "icmps": icmps})
+    return found
+
+
+def _cilium_ingress(facts: Facts, edges: ClientEdges) -> list[Manifest]:
     rules: list[Manifest] = []
     for edge in edges.ingress:
         if edge.why.startswith("webhook"):
             rules.append(_cilium_rule("fromEntities", ["kube-apiserver", "remote-node", "host"], edge.ports))
-        elif isinstance(edge.peer, Pods) and edge.peer.host:
+        elif means_nodes(edge.peer, facts):
             rules.append(_cilium_rule("fromEntities", ["host", "remote-node"], edge.ports))
     return rules
 

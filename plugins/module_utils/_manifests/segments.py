@@ -18,7 +18,7 @@ from .._errors import Fault, FaultsError
 from .._facts.model import Facts
 from .._topology.model import NamespaceRule, Topology
 from . import addresses, names, rules, segments_dialects, segments_layout
-from .client_edges import Blocks, Edge
+from .client_edges import Blocks, Edge, as_seen
 from .model import Desired, Live, Manifest, owner_labels
 from .segments_edges import AppEdges, collect
 from .workloads import PodSelector, pod_selector
@@ -54,7 +54,7 @@ def build(topology: Topology, facts: Facts, live: Live, dialect: str = "auto") -
     rules_by_namespace = namespace_rules(topology)
     faults += _platform_faults(topology, rules_by_namespace, live)
     covered = [edges for edges in collected.apps if not edges.host_network]
-    faults += segments_dialects.faults(topology, covered, language)
+    faults += segments_dialects.faults(topology, facts, covered, language)
     first: list[Manifest] = []
     groups = _grouped(covered, rules_by_namespace)
     wanted = [name for name in groups if rules_by_namespace[name].layout == "namespace"]
@@ -84,15 +84,21 @@ def _grouped(apps: Iterable[AppEdges], known: dict[str, NamespaceRule]) -> dict[
     return {name: groups[name] for name in known if name in groups}
 
 
-def egress_rules(edges: AppEdges, facts: Facts) -> list[Manifest]:
-    found = rules.rules(edges.egress, "to", facts)
+def egress_rules(group: Iterable[AppEdges], facts: Facts) -> list[Manifest]:
+    """What one policy lets out for these apps: rules with equal ports are one rule."""
+    apps = list(group)
+    found = rules.rules([edge for edges in apps for edge in as_seen(edges.egress, facts)], "to", facts)
     dns = rules.dns_rule(facts)
     if dns is not None:
         found.insert(0, dns)
-    if edges.internet is not None:
+    for ports in dict.fromkeys(edges.internet for edges in apps if edges.internet is not None):
         targets = [rules.block(network, exceptions) for network, exceptions in addresses.public_blocks(facts)]
-        found.append(rules.rule("to", targets, edges.internet))
+        found.append(rules.rule("to", targets, ports))
     return found
+
+
+def _ingress_rules(group: Iterable[AppEdges], facts: Facts) -> list[Manifest]:
+    return rules.rules([edge for edges in group for edge in edges.ingress], "from", facts)
 
 
 def _app_policy(topology: Topology, facts: Facts, edges: AppEdges) -> Manifest:
@@ -101,8 +107,8 @@ def _app_policy(topology: Topology, facts: Facts, edges: AppEdges) -> Manifest:
         names.segment(edges.app),
         owner_labels(topology.instance, PART),
         edges.selector.manifest(),
-        ingress=rules.rules(edges.ingress, "from", facts),
-        egress=egress_rules(edges, facts),
+        ingress=_ingress_rules([edges], facts),
+        egress=egress_rules([edges], facts),
     )
 
 
@@ -111,20 +117,12 @@ def _namespace_policy(
 ) -> tuple[Manifest, list[Fault]]:
     """One policy for all pods of a namespace but the VPN clients: the union of what its apps need."""
     expressions, faults = _without_clients(topology, live, namespace)
-    ingress = _union(rules.rules(edges.ingress, "from", facts) for edges in group)
-    egress = _union(egress_rules(edges, facts) for edges in group)
+    ingress, egress = _ingress_rules(group, facts), egress_rules(group, facts)
     selector: Manifest = {"matchExpressions": expressions} if expressions else {}
     manifest = rules.network_policy(
         namespace, names.NAMESPACE_SEGMENT, owner_labels(topology.instance, PART), selector, ingress=ingress, egress=egress
     )
     return manifest, faults
-
-
-def _union(parts: Iterable[list[Manifest]]) -> list[Manifest]:
-    found: list[Manifest] = []
-    for part in parts:
-        found += [entry for entry in part if entry not in found]
-    return found
 
 
 def _without_clients(topology: Topology, live: Live, namespace: str) -> tuple[list[Manifest], list[Fault]]:

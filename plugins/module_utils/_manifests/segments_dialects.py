@@ -10,14 +10,14 @@ API server, nodes or the node-local DNS cache are inert there. The extra policie
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 
 from .._errors import Fault, NetguardError
 from .._facts.model import Facts
 from .._topology.model import Network, Port, Topology
 from . import names
-from .client_edges import Blocks, Edge, Pods
+from .client_edges import Edge, Pods, means_nodes, overlap
+from .killswitch_deny import PINGS_PASS, calico_selector, cilium_pings
 from .model import Manifest, owner_labels
 from .segments_edges import AppEdges
 
@@ -43,16 +43,37 @@ def choose(dialect: str, facts: Facts) -> str:
     return dialect
 
 
-def faults(topology: Topology, apps: Iterable[AppEdges], dialect: str) -> list[Fault]:
-    """What this language cannot say."""
-    if dialect != "networkpolicy":
-        return []
-    hint = "only Calico's and Cilium's own policies know ICMP: remove icmp, or set the dialect"
-    return [
-        Fault(f"apps[{topology.apps.index(edges.app)}].icmp", "a NetworkPolicy cannot allow ICMP", hint)
-        for edges in apps
-        if edges.icmp
-    ]
+def faults(topology: Topology, facts: Facts, apps: Iterable[AppEdges], dialect: str) -> list[Fault]:
+    """What this language cannot say on this CNI."""
+    found = []
+    for edges in apps:
+        path = f"apps[{topology.position(edges.app)}]"
+        if dialect == "networkpolicy" and edges.icmp and facts.cni.name not in PINGS_PASS:
+            hint = "only Calico's and Cilium's own policies know ICMP: remove icmp, or set the dialect"
+            found.append(Fault(f"{path}.icmp", "a NetworkPolicy cannot allow ICMP", hint))
+        if dialect != "cilium" and facts.cni.name == "cilium" and facts.cni.ipblock_matches_nodes is not True:
+            cut = dict.fromkeys(edge.why for edge in (*edges.egress, *edges.ingress) if _nodes_alone(edge, facts))
+            if facts.dns.node_local_ip:
+                cut["the node-local DNS"] = None
+            hint = "set the dialect to auto or cilium; both need the API cilium.io/v2"
+            found += [
+                Fault(path, f"a NetworkPolicy on Cilium matches neither nodes nor the API server, and this is one: {why}", hint)
+                for why in cut
+            ]
+    return found
+
+
+def _nodes_alone(edge: Edge, facts: Facts) -> bool:
+    """Whether nothing is left of an edge where nodes and API server are not matched by address."""
+    if isinstance(edge.peer, Pods):
+        return edge.peer.host
+    if edge.why == "kube_api" or edge.why.startswith("webhook"):
+        return True
+    return bool(edge.peer.networks) and all(_inside(network, facts.nodes) for network in edge.peer.networks)
+
+
+def _inside(network: Network, others: Iterable[Network]) -> bool:
+    return any(overlap(network, other) and network.prefixlen >= other.prefixlen for other in others)
 
 
 def extras(topology: Topology, facts: Facts, apps: Iterable[AppEdges], dialect: str) -> list[Manifest]:
@@ -86,24 +107,8 @@ def _calico(topology: Topology, facts: Facts, edges: AppEdges) -> Manifest | Non
             "namespace": edges.app.namespace,
             "labels": owner_labels(topology.instance, PART),
         },
-        "spec": {"order": CALICO_ORDER, "selector": _calico_selector(edges), "types": ["Egress"], "egress": egress},
+        "spec": {"order": CALICO_ORDER, "selector": calico_selector(edges.selector), "types": ["Egress"], "egress": egress},
     }
-
-
-def _calico_selector(edges: AppEdges) -> str:
-    parts = [f"{key} == '{value}'" for key, value in sorted(edges.selector.labels.items())]
-    for expression in edges.selector.expressions:
-        key, operator = expression["key"], expression["operator"]
-        values = ", ".join(f"'{value}'" for value in expression.get("values") or [])
-        parts.append(
-            {
-                "In": f"{key} in {{{values}}}",
-                "NotIn": f"{key} not in {{{values}}}",
-                "Exists": f"has({key})",
-                "DoesNotExist": f"!has({key})",
-            }[operator]
-        )
-    return " && ".join(parts)
 
 
 def _cilium(topology: Topology, facts: Facts, edges: AppEdges) -> Manifest | None:
@@ -135,38 +140,19 @@ def _cilium_egress(facts: Facts, edges: AppEdges) -> Iterable[Manifest]:
     for edge in edges.egress:
         if edge.why == "kube_api":
             yield _entities("to", ["kube-apiserver"], edge.ports)
-        elif _is_node(edge, facts):
+        elif means_nodes(edge.peer, facts):
             yield _entities("to", ["host", "remote-node"], edge.ports)
     if facts.dns.node_local_ip:
         yield _entities("to", ["host"], (Port(53, "UDP"), Port(53, "TCP")))
-    for version, family in ((4, "IPv4"), (6, "IPv6")):
-        nets = [str(network) for network in edges.icmp if network.version == version]
-        if nets:
-            echo = 8 if version == 4 else 128
-            yield {"toCIDR": nets, "icmps": [{"fields": [{"family": family, "type": echo}]}]}
+    yield from cilium_pings(edges.icmp, facts)
 
 
 def _cilium_ingress(facts: Facts, edges: AppEdges) -> Iterable[Manifest]:
     for edge in edges.ingress:
         if edge.why.startswith("webhook"):
             yield _entities("from", ["kube-apiserver", "remote-node", "host"], edge.ports)
-        elif _is_node(edge, facts):
+        elif means_nodes(edge.peer, facts):
             yield _entities("from", ["host", "remote-node"], edge.ports)
-
-
-def _is_node(edge: Edge, facts: Facts) -> bool:
-    """Whether an edge means nodes: pods on their network, or addresses among theirs."""
-    if isinstance(edge.peer, Pods):
-        return edge.peer.host
-    return isinstance(edge.peer, Blocks) and any(_overlap(network, node) for network in edge.peer.networks for node in facts.nodes)
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    if isinstance(one, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
-        return one.overlaps(other)
-    if isinstance(one, ipaddress.IPv6Network) and isinstance(other, ipaddress.IPv6Network):
-        return one.overlaps(other)
-    return False
 
 
 def _entities(direction: str, entities: list[str], ports: Iterable[Port]) -> Manifest:

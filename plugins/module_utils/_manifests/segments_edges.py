@@ -19,12 +19,9 @@ from .._errors import Fault
 from .._facts.model import Facts
 from .._topology.model import App, Network, Port, Selector, Topology
 from . import workloads
-from .client_edges import Blocks, Edge, EdgeBuilder, Pods, in_mesh
+from .client_edges import Blocks, Edge, EdgeBuilder, in_mesh
 from .model import Live
 from .workloads import PodSelector
-
-#: What CloudNativePG needs beside the declared ports: its status port and PostgreSQL, from the operator and between instances.
-OPERATOR_PORTS = {"cloudnative-pg": (Port(8000), Port(5432))}
 
 #: Where CNIs write the addresses of their tunnel devices: traffic of a node to pods elsewhere comes from them.
 TUNNEL_ANNOTATIONS = (
@@ -59,17 +56,16 @@ class Collected:
 
 
 def tunnel_addresses(live: Live) -> tuple[Network, ...]:
-    """Addresses of the nodes inside the pod ranges: the first two of each node's slice (flannel's device, the bridge) and
-    what the CNI wrote on the node."""
+    """Addresses of the nodes inside the pod ranges: what the CNI wrote on a node; where it wrote nothing, the first two of the
+    node's slice (flannel's device, the bridge). A CNI with address management of its own gives those to pods."""
     found: dict[Network, None] = {}
     for node in live.all("Node"):
         annotations = node["metadata"].get("annotations") or {}
-        for key in TUNNEL_ANNOTATIONS:
-            if annotations.get(key):
-                found[ipaddress.ip_network(annotations[key])] = None
+        written = [annotations[key] for key in TUNNEL_ANNOTATIONS if annotations.get(key)]
+        found.update(dict.fromkeys(ipaddress.ip_network(text, strict=False) for text in written))
         spec = node.get("spec") or {}
-        for text in spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else []):
-            base = ipaddress.ip_network(text).network_address
+        for text in [] if written else spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else []):
+            base = ipaddress.ip_network(text, strict=False).network_address
             for offset in (0, 1):
                 found[ipaddress.ip_network(base + offset)] = None
     return tuple(found)
@@ -80,14 +76,14 @@ def collect(topology: Topology, facts: Facts, live: Live) -> Collected:
     result = Collected()
     for app in topology.apps:
         if app.vpn is None:
-            builder = _Segment(topology, facts, live, app)
+            builder = SegmentBuilder(topology, facts, live, app)
             result.apps.append(builder.collect())
             result.faults += builder.faults
     result.faults = list(dict.fromkeys(result.faults))
     return result
 
 
-class _Segment(EdgeBuilder):
+class SegmentBuilder(EdgeBuilder):
     """The edges of an app that is no client."""
 
     def collect(self) -> AppEdges:
@@ -102,7 +98,7 @@ class _Segment(EdgeBuilder):
         return AppEdges(
             app=app,
             selector=selector,
-            egress=(*self.egress(), *self._platform_egress(), *self._operator_peers(selector)),
+            egress=(*self.egress(selector), *self._platform_egress()),
             ingress=tuple(self._ingress(selector)),
             internet=internet,
             icmp=app.icmp,
@@ -133,31 +129,14 @@ class _Segment(EdgeBuilder):
                         both = self.mesh and in_mesh(self.topology, other.namespace)
                         yield Edge(peer, self.meshed(ports, peer, always=both), f"{why} by {other.key}")
 
-    def _operator_peers(self, selector: PodSelector) -> Iterable[Edge]:
-        extra = self._operator_ports()
-        if extra:
-            yield Edge(Pods(self.app.namespace, selector), self._hbone(extra), f"replication of {self.app.key}")
-
-    def _operator_ports(self) -> tuple[Port, ...]:
-        operator = self.app.operator
-        return OPERATOR_PORTS.get(operator.name, ()) if operator is not None else ()
-
-    def _hbone(self, ports: tuple[Port, ...]) -> tuple[Port, ...]:
-        return self.meshed(ports, Pods(self.app.namespace, PodSelector({})))
-
     def _ingress(self, selector: PodSelector) -> Iterable[Edge]:
-        extra = self._operator_ports()
         for edge in self.ingress(selector):
             if edge.why == "lan":
                 yield self._lan(edge)
             elif edge.why.startswith("webhook"):
                 yield Edge(Blocks((*self.facts.nodes, *tunnel_addresses(self.live))), edge.ports, edge.why)
-            elif edge.why.startswith("operator") and extra:
-                yield Edge(edge.peer, tuple(dict.fromkeys([*edge.ports, *extra])), edge.why)
             else:
                 yield edge
-        if extra:
-            yield Edge(Pods(self.app.namespace, selector), self._hbone(extra), f"replication of {self.app.key}")
         if self.mesh and self.facts.mesh_probe_sources:
             yield Edge(Blocks(self.facts.mesh_probe_sources), (), "probes through the mesh")
 

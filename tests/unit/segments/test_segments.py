@@ -199,13 +199,18 @@ def test_nodes_stand_for_lan_clients_behind_a_translating_service() -> None:
         "metadata": {"name": "web", "namespace": "media"},
         "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
     }
-    node = {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": "a", "annotations": {"projectcalico.org/IPv4VXLANTunnelAddr": "10.42.7.9"}},
-        "spec": {"podCIDRs": ["10.42.1.0/24"]},
-    }
-    built = policies(build([app("web", lan=["web"])], live=Live((service, node))))
+    # what the CNI wrote is the tunnel's address; a slice of a CNI with address management of its own belongs to pods
+    written = {"projectcalico.org/IPv4VXLANTunnelAddr": "10.42.7.9"}
+    nodes = (
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.42.1.0/24"]}},
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "b", "annotations": written},
+            "spec": {"podCIDRs": ["10.42.2.0/24"]},
+        },
+    )
+    built = policies(build([app("web", lan=["web"])], live=Live((service, *nodes))))
     sources = [entry["ipBlock"]["cidr"] for entry in built[("media", "netguard-segment-web")]["ingress"][0]["from"]]
     assert sources == ["10.0.0.0/16", "10.0.40.101/32", "10.0.40.102/32", "10.42.1.0/32", "10.42.1.1/32", "10.42.7.9/32"]
 
@@ -252,11 +257,36 @@ def test_calico_is_told_of_pings() -> None:
 
 
 def test_what_cannot_be_said_is_refused() -> None:
-    facts = Facts(**{**FACTS.__dict__, "cni": Cni("kube-router", True)})
+    facts = Facts(**{**FACTS.__dict__, "cni": Cni("kindnet", True)})
     with pytest.raises(FaultsError, match=r"apps\[0\]\.icmp: a NetworkPolicy cannot allow ICMP"):
         build([app("web", icmp=["10.0.1.1"])], facts)
     with pytest.raises(NetguardError, match=r"dialect cilium needs cilium\.io/v2"):
         build([app("web")], facts, dialect="cilium")
+
+
+def test_pings_need_no_policy_where_they_always_pass() -> None:
+    facts = Facts(**{**FACTS.__dict__, "cni": Cni("kube-router", True)})
+    assert all(
+        item["apiVersion"] == "networking.k8s.io/v1" for item in build([app("web", icmp=["10.0.1.1"])], facts).desired.objects
+    )
+
+
+@pytest.mark.parametrize("keys", [{"kube_api": True}, {"webhook": 9443}, {"external": [{"to": "10.0.40.102", "ports": [8006]}]}])
+def test_what_a_plain_policy_cannot_say_on_cilium_is_refused(keys: dict[str, Any]) -> None:
+    cilium = Facts(**{**FACTS.__dict__, "cni": Cni("cilium", True, policy_apis=("cilium.io/v2",))})
+    with pytest.raises(FaultsError, match=r"apps\[0\]: a NetworkPolicy on Cilium matches neither nodes nor the API server"):
+        build([app("web", **keys)], cilium, dialect="networkpolicy")
+    assert build([app("web", **keys)], cilium).desired.objects
+    by_address = Facts(**{**FACTS.__dict__, "cni": Cni("cilium", True, ipblock_matches_nodes=True)})
+    assert build([app("web", **keys)], by_address, dialect="networkpolicy").desired.objects
+
+
+def test_an_operator_reaches_its_database_through_the_mesh() -> None:
+    facts = Facts(**{**FACTS.__dict__, "mesh_ambient": True})
+    spaces = [{"name": "media", "mesh": True}, {"name": "cnpg-system", "mesh": True, "default": "open"}]
+    built = policies(build([app("db", operator="cloudnative-pg")], facts, namespaces=spaces))
+    rule = built[("media", "netguard-segment-db")]["ingress"][0]
+    assert [port["port"] for port in rule["ports"]] == [5432, 8000, 15008]
 
 
 def test_pods_on_the_node_s_network_are_reported() -> None:
