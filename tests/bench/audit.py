@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import os
 import resource
 import shutil
@@ -122,15 +123,32 @@ def analyzer(count: int) -> tuple[float, float] | None:
         return theirs, time.perf_counter() - began
 
 
+def _growth(checks: dict[int, tuple[float, float]]) -> None:
+    """How the client's check grows from the least to the most policies, beside n log n."""
+    least, most = min(checks), max(checks)
+    if least == most:
+        return
+    expected = most * math.log(most) / (least * math.log(least))
+    alone, reading = (checks[most][place] / checks[least][place] for place in (0, 1))
+    print(
+        f"one client, {least} to {most} policies: {alone:.1f} times, with the reading {reading:.1f} times; n log n: {expected:.1f}"
+    )
+
+
 def main(arguments: list[str]) -> int:
     sizes = [int(text) for text in arguments] or list(SIZES)
-    print(f"{os.cpu_count()} cores")
+    print(
+        f"{os.cpu_count()} cores; one client: its check among policies that were read before, and with the reading of all of them"
+    )
     print(f"{'workloads':>9} {'policies':>9} {'audit s':>9} {'MiB':>6} {'one client ms':>14} {'with reading s':>15}")
+    checks: dict[int, tuple[float, float]] = {}
     for size in sizes:
         done = subprocess.run([sys.executable, "-m", __name__, str(size)], capture_output=True, text=True, timeout=900, check=True)
         found = json.loads(done.stdout)
         whole, memory, check = found["whole"], found["memory"], found["check"] * 1000
+        checks[size] = (found["check"], found["alone"])
         print(f"{size:>9} {size + 1:>9} {whole:>9.2f} {memory:>6.0f} {check:>14.2f} {found['alone']:>15.2f}", flush=True)
+    _growth(checks)
     beside = analyzer(100)
     if beside is None:
         print("network-config-analyzer is not installed here: no ratio")

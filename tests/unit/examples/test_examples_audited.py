@@ -9,62 +9,14 @@ Rows are named after the patterns in the examples' README.
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from ansible_collections.homelab.netguard.plugins.module_utils._audit.audit import audit
-from ansible_collections.homelab.netguard.plugins.module_utils._audit.findings import Finding
 from ansible_collections.homelab.netguard.plugins.module_utils._audit.load import load
-from ansible_collections.homelab.netguard.plugins.module_utils._facts.model import Cni, Dns, Endpoint, Facts
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests import segments
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import Live
-from ansible_collections.homelab.netguard.plugins.module_utils._topology.model import Topology
-from ansible_collections.homelab.netguard.plugins.module_utils._topology.parse import parse
-
-ROOT = Path(__file__).resolve().parents[3]
-APIS = {"calico": ("projectcalico.org/v3",), "cilium": ("cilium.io/v2",)}
-K3S, RASPBERRY = "seed-003", "seed-004"
-EVERYWHERE = {"namespaceSelector": {}}
-
-
-def facts(example: str, cni: str) -> Facts:
-    first = "10.0.40" if example == K3S else "10.0.10"
-    pods, services = ("10.42.0.0/16", "10.43.0.0/16") if example == K3S else ("10.244.0.0/16", "10.96.0.0/16")
-    service = ipaddress.ip_network(services)
-    return Facts(
-        pods=(ipaddress.ip_network(pods),),
-        services=(service,),
-        nodes=tuple(ipaddress.ip_network(f"{first}.{number}/32") for number in (101, 102, 103)),
-        lan=(ipaddress.ip_network("10.0.0.0/16"),),
-        api_endpoints=(Endpoint(f"{first}.101", 6443),),
-        api_service_ip=str(service[1]),
-        dns=Dns((str(service[10]),), "kube-system", {"k8s-app": "kube-dns"}),
-        cni=Cni(cni, cni != "flannel", policy_apis=APIS.get(cni, ()), translates_kernel_packets=True),
-        mesh_ambient=example == RASPBERRY,
-        mesh_probe_sources=(ipaddress.ip_network("169.254.7.127/32"),) if example == RASPBERRY else (),
-    )
-
-
-def declared(example: str) -> Topology:
-    found = yaml.safe_load((ROOT / "examples" / example / "homelab.yml").read_text())
-    apps = [{key: value for key, value in app.items() if key != "icmp"} for app in found["netguard_apps"]]
-    return parse("home", None, apps, found.get("netguard_platform"), found.get("netguard_namespaces"))
-
-
-def run(example: str, cni: str, without: tuple[str, ...] = (), extra: tuple[Any, ...] = ()) -> list[Finding]:
-    """Findings over what we write, without the policies of some apps (`namespace/app`, or `namespace/` for the one of a
-    namespace) and with others beside."""
-    topology, known = declared(example), facts(example, cni)
-    parts = [key.partition("/") for key in without]
-    left_out = {(place, f"netguard-segment-{app}" if app else "netguard-segments") for place, _slash, app in parts}
-    nodes = tuple(item for item in extra if item["kind"] == "Node")
-    written = segments.build(topology, known, Live(nodes)).desired.objects
-    kept = [item for item in written if (item["metadata"]["namespace"], item["metadata"]["name"]) not in left_out]
-    assert len(written) - len(kept) >= len(left_out)
-    return audit(topology, known, Live((*kept, *extra))).findings
+from seeds import K3S, PRIVATE, RASPBERRY, TRAEFIK, TUNNEL, block, declared, facts, policy, run, space, tcp, workload
 
 
 @pytest.mark.parametrize("cni", ["kube-router", "cilium", "calico"])
@@ -74,65 +26,26 @@ def test_an_example_passes(example: str, cni: str) -> None:
     assert not bad, "\n".join(str(item) for item in bad)
 
 
-def policy(namespace: str, pods: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-    selector = {"matchLabels": pods} if pods else {}
-    types = [name.capitalize() for name in ("ingress", "egress") if name in spec]
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "by-hand", "namespace": namespace},
-        "spec": {"podSelector": selector, "policyTypes": types, **spec},
-    }
-
-
-def space(name: str, **pods: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
-    return (
-        {**found, "podSelector": {"matchLabels": {key.replace("__", "/"): value for key, value in pods.items()}}} if pods else found
-    )
-
-
-def block(cidr: str, *left_out: str) -> dict[str, Any]:
-    return {"ipBlock": {"cidr": cidr, **({"except": list(left_out)} if left_out else {})}}
-
-
-def tcp(*numbers: int) -> list[dict[str, Any]]:
-    return [{"protocol": "TCP", "port": number} for number in numbers]
-
-
-TRAEFIK = {
-    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
-    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "traefik"}},
-}
-PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
-TUNNEL = {
-    "apiVersion": "v1",
-    "kind": "Node",
-    "metadata": {"name": "pi", "annotations": {"projectcalico.org/IPv4VXLANTunnelAddr": "10.244.7.0"}},
-}
-
 #: name: (example, CNI, apps whose own policy is left out, policies by hand, the code, what the finding says)
 ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] = {
     "S1 a namespace that nobody closed": (
         K3S,
         "kube-router",
         (),
-        (
-            {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": {"name": "source-controller", "namespace": "flux-system"},
-                "spec": {
-                    "selector": {"matchLabels": {"app": "source-controller"}},
-                    "template": {
-                        "metadata": {"labels": {"app": "source-controller"}},
-                        "spec": {"containers": [{"name": "c", "image": "x"}]},
-                    },
-                },
-            },
-        ),
+        (workload("source-controller", "flux-system"),),
         "namespace-bare",
         "flux-system",
+    ),
+    "S2 names from every pod of the system's namespace": (
+        K3S,
+        "kube-router",
+        (),
+        (
+            workload("metrics-server", "kube-system", k8s_app="metrics-server"),
+            policy("linkding", egress=[{"to": [space("kube-system")], "ports": [{"protocol": "UDP", "port": 53}]}]),
+        ),
+        "undeclared-open",
+        "metrics-server",
     ),
     "S3 the controller on every port of the namespace": (
         K3S,
@@ -193,6 +106,14 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         "except-forgets",
         "100.64.0.0/10",
     ),
+    "S9 the internet for an app that did not ask": (
+        K3S,
+        "kube-router",
+        (),
+        (policy("pgadmin", egress=[{"to": [block("8.0.0.0/8")], "ports": tcp(443)}]),),
+        "undeclared-open",
+        "reaches 8.0.0.0/8",
+    ),
     "S10 the whole of 10.0.0.0/8 for one host in it": (
         K3S,
         "kube-router",
@@ -243,6 +164,21 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         "10.0.40.10",
     ),
     "S16 flannel enforces nothing": (K3S, "flannel", (), (), "no-enforcement", "flannel"),
+    "T1 a dash too many": (
+        RASPBERRY,
+        "calico",
+        (),
+        (
+            policy(
+                "velero",
+                egress=[
+                    {"to": [space("kube-system"), {"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}], "ports": tcp(53)}
+                ],
+            ),
+        ),
+        "and-or",
+        "velero",
+    ),
     "T2 the API by its Service address": (
         RASPBERRY,
         "calico",
@@ -269,6 +205,22 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         (policy("velero", egress=[{"to": [block("0.0.0.0/0", *PRIVATE)], "ports": tcp(443)}]),),
         "except-forgets",
         "169.254.0.0/16",
+    ),
+    "T5 probes that come through the mesh": (
+        RASPBERRY,
+        "calico",
+        ("loki/",),
+        (policy("loki", ingress=[{"from": [space("istio-system"), space("default")], "ports": tcp(15008, 3100)}]),),
+        "declared-blocked",
+        "169.254.7.127",
+    ),
+    "T5 the tunnel voids the limits of ports": (
+        RASPBERRY,
+        "calico",
+        (),
+        (policy("loki", ingress=[{"from": [space("default")], "ports": tcp(15008)}]),),
+        "hbone-voids-ports",
+        "loki/by-hand",
     ),
     "T6 no tunnel to where it leads": (
         RASPBERRY,
@@ -326,22 +278,30 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...], tuple[Any, ...], str, str]] =
         "calico",
         (),
         (
-            {
-                "apiVersion": "apps/v1",
-                "kind": "DaemonSet",
-                "metadata": {"name": "speaker", "namespace": "metallb-system"},
-                "spec": {
-                    "selector": {"matchLabels": {"component": "speaker"}},
-                    "template": {
-                        "metadata": {"labels": {"component": "speaker"}},
-                        "spec": {"hostNetwork": True, "containers": [{"name": "c", "image": "x"}]},
-                    },
-                },
-            },
+            workload("speaker", "metallb-system", host=True, kind="DaemonSet", component="speaker"),
             policy("metallb-system", {"component": "speaker"}, ingress=[{"from": [space("default")], "ports": tcp(7472)}]),
         ),
         "selects-nothing",
         "node's network",
+    ),
+    "T13 rules for an operator on the node's network": (
+        RASPBERRY,
+        "calico",
+        (),
+        (
+            workload("tigera-operator", "tigera-operator", host=True, name="tigera-operator"),
+            policy("tigera-operator", egress=[{"to": [block("10.0.10.101/32")], "ports": tcp(6443)}]),
+        ),
+        "selects-nothing",
+        "tigera-operator",
+    ),
+    "T13 the kubelet's port in a namespace where it is metrics-server's": (
+        RASPBERRY,
+        "calico",
+        ("kube-system/metrics-server",),
+        (policy("kube-system", {"k8s-app": "metrics-server"}, ingress=[{"from": [space("default")], "ports": tcp(10250)}]),),
+        "declared-blocked",
+        "webhook",
     ),
 }
 
@@ -374,3 +334,22 @@ spec:
     assert [item.code for item in found] == ["duplicate-key"]
     assert "port" in found[0].message
     assert objects, "it is audited all the same, as a loader reads it"
+
+
+def test_t14_one_policy_for_a_namespace_where_that_opens_nothing() -> None:
+    topology, known = declared(RASPBERRY), facts(RASPBERRY, "calico")
+    wanted = {rule.name for rule in topology.namespaces if rule.layout == "namespace"}
+    built = segments.build(topology, known, Live())
+    single = {item["metadata"]["namespace"] for item in built.desired.objects if item["metadata"]["name"] == "netguard-segments"}
+    assert single == wanted - {"default"}
+    assert any(note.startswith("default: one policy for the whole namespace would open") for note in built.notes)
+    by_app = {
+        item["metadata"]["namespace"] for item in built.desired.objects if item["metadata"]["name"] == "netguard-segment-velero"
+    }
+    assert by_app == {"velero"}
+
+
+def test_t15_what_is_removed_is_segmentation_s_and_no_kill_switch() -> None:
+    built = segments.build(declared(RASPBERRY), facts(RASPBERRY, "calico"), Live())
+    parts = {item["metadata"]["labels"]["homelab.netguard/part"] for item in built.desired.objects}
+    assert parts == {"segments"}
