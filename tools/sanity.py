@@ -24,10 +24,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SITE = Path(sysconfig.get_paths()["purelib"])
 BIN = Path(sys.executable).parent
-STAND_IN = """import ensurepip, subprocess, sys
+STAND_IN = """import ensurepip, os, subprocess, sys
+environment = dict(os.environ)  # ensurepip turns the machine's pip configuration off, for good
 ensurepip.bootstrap()
 words = [word for word in sys.argv[1:] if not word.startswith("--")]
-sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", *words]) if words else 0)
+sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", *words], env=environment) if words else 0)
 """
 
 

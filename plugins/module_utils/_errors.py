@@ -10,7 +10,9 @@ Code below the module files raises one of these; only a module file turns it int
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 
 class NetguardError(Exception):
@@ -47,3 +49,10 @@ class FaultsError(NetguardError):
         super().__init__(
             lead + ":\n" + "\n".join(f"- {fault}" for fault in self.faults), faults=[str(fault) for fault in self.faults]
         )
+
+
+def known(value: Value | None) -> Value:
+    """A value that an earlier check has made sure of; AssertionError when it has not."""
+    if value is None:
+        raise AssertionError("a value is missing that an earlier check makes sure of")
+    return value

@@ -28,6 +28,7 @@ from ._manifests.gluetun_faults import declared
 from ._manifests.model import Desired, Live, Manifest
 from ._topology.model import App, Topology
 from ._topology.parse import parse
+from ._yaml import yaml
 
 
 @dataclass
@@ -163,7 +164,7 @@ def run(spec: ArgumentSpec, operation: Operation) -> None:
     """Runs an operation as an Ansible module: the only place where its errors become a failed task."""
     try:
         options = _argspec.auth().merge(spec)
-        missing = ""
+        missing = "" if yaml is not None else missing_required_lib("PyYAML")
     except ImportError:
         options, missing = spec, missing_required_lib("ansible_collections.kubernetes.core (the collection kubernetes.core)")
     module = AnsibleModule(supports_check_mode=True, **options.arguments())

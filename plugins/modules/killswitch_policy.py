@@ -65,7 +65,7 @@ seealso:
   - module: homelab.netguard.vpn_gateway
   - module: homelab.netguard.policy_audit
 author:
-  - The homelab.netguard developers
+  - The homelab.netguard developers (@homelab-netguard)
 """
 
 EXAMPLES = r"""

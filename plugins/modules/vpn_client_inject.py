@@ -53,7 +53,7 @@ seealso:
   - module: homelab.netguard.killswitch_policy
   - module: homelab.netguard.vpn_gateway
 author:
-  - The homelab.netguard developers
+  - The homelab.netguard developers (@homelab-netguard)
 """
 
 EXAMPLES = r"""

@@ -70,7 +70,7 @@ seealso:
   - module: homelab.netguard.vpn_client_inject
   - module: homelab.netguard.killswitch_policy
 author:
-  - The homelab.netguard developers
+  - The homelab.netguard developers (@homelab-netguard)
 """
 
 EXAMPLES = r"""

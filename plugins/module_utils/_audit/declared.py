@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .._errors import FaultsError
+from .._errors import FaultsError, known
 from .._facts.model import Facts
 from .._manifests import names
 from .._manifests.addresses import public_blocks
@@ -156,8 +156,7 @@ def _edge(found: Declared, world: World, app: App, edge: Edge, *, outgoing: bool
 
 def _gateway(found: Declared, topology: Topology, facts: Facts, world: World, app: App) -> None:
     """The overlay: two UDP flows, one in each direction. The image's own scripts ping first."""
-    assert app.vpn is not None
-    gateway = topology.gateway(app.vpn.gateway)
+    gateway = topology.gateway(known(app.vpn).gateway)
     overlay = Ports.one("UDP", names.overlay_port(gateway, facts))
     for mine in bits(world.by_app.get(app.key, 0)):
         for other in bits(world.by_gateway.get(gateway.name, 0)):

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .._errors import NetguardError
 from .._manifests.model import Manifest
+from .._yaml import yaml
 from .findings import ERROR, WARNING, Finding
 
 #: Bytes of one file. Policies of a large cluster are a tenth of this.
@@ -24,8 +23,6 @@ LARGEST = 64 * 1024 * 1024
 #: Nodes of one document after aliases are written out.
 MOST_NODES = 5_000_000
 DEEPEST = 200
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load(path: str) -> tuple[list[Manifest], list[Finding]]:
@@ -56,7 +53,7 @@ def parse(text: str, where: str) -> tuple[list[Manifest], list[Finding]]:
     objects: list[Manifest] = []
     if _nesting(text) > DEEPEST:
         return [], [_fault(where, "it is nested too deeply to be a manifest")]
-    loader = _Loader(text)
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
         while loader.check_node():
             node = loader.get_node()

@@ -31,8 +31,8 @@ def tiers(manifests: tuple[Mapping[str, Any], ...]) -> dict[str, tuple[float, st
     """(order, default action) by name of every tier; the built-in ones where no object says otherwise."""
     found = {"default": (DEFAULT_STAGE, DENY)}
     for item in manifests:
-        spec = item.get("spec") if isinstance(item.get("spec"), Mapping) else {}
-        assert isinstance(spec, Mapping)
+        told = item.get("spec")
+        spec: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
         order = spec.get("order")
         action = PASS if str(spec.get("defaultAction", "Deny")).lower() == "pass" else DENY
         known = found.get(item["metadata"]["name"], (LAST, DENY))[0]

@@ -65,8 +65,8 @@ class _Reader:
         subjects = self.selected(spec["endpointSelector"], "spec.endpointSelector", restrict=True)
         spoken = []
         rules: dict[str, tuple[Rule, ...]] = {}
-        wanted = spec.get("enableDefaultDeny") if isinstance(spec.get("enableDefaultDeny"), Mapping) else {}
-        assert isinstance(wanted, Mapping)
+        told = spec.get("enableDefaultDeny")
+        wanted: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
         for direction in (EGRESS, INGRESS):
             denied = tuple(self.rules(spec.get(f"{direction}Deny"), direction, DENY))
             allowed = tuple(self.rules(spec.get(direction), direction, ALLOW))

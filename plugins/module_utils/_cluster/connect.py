@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._errors import NetguardError
+from .._yaml import yaml
 from .client import Cluster
 from .transport import refusal, short
 
@@ -21,7 +22,6 @@ def open_cluster(module: Any, *, check_mode: bool) -> Cluster:
     Raises NetguardError when no connection can be made from them.
     """
     import urllib3
-    import yaml
     from ansible_collections.kubernetes.core.plugins.module_utils.k8s.client import get_api_client
     from ansible_collections.kubernetes.core.plugins.module_utils.k8s.exceptions import CoreException
     from kubernetes.client.exceptions import ApiException

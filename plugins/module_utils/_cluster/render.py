@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tempfile
@@ -14,10 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .._errors import NetguardError
 from .._manifests.model import Desired, Manifest
+from .._yaml import yaml
 from .converge import Outcome
 
 #: Begins the first line of every file: what was written by hand is never overwritten or removed.
@@ -25,17 +25,20 @@ MARK = "# Written by homelab.netguard"
 MODE = 0o644
 
 
-class _Dumper(yaml.SafeDumper):
-    """Block style; texts of several lines stay readable."""
+@functools.cache
+def _dumper() -> type[yaml.SafeDumper]:
+    """Block style; texts of several lines stay readable, and there are no anchors, which confuse readers and GitOps tools."""
 
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
 
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
-
-_Dumper.add_representer(str, _text)
-_Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign, assignment, misc]  # anchors confuse readers and GitOps tools
+    Dumper.add_representer(str, text)
+    return Dumper
 
 
 def mark(instance: str) -> str:
@@ -45,7 +48,7 @@ def mark(instance: str) -> str:
 
 def to_yaml(manifest: Manifest, instance: str) -> str:
     """One document, keys in the order of the builder."""
-    return mark(instance) + yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return mark(instance) + yaml.dump(manifest, Dumper=_dumper(), sort_keys=False, width=120, allow_unicode=True)
 
 
 def file_name(manifest: Manifest, *, group: bool = False) -> str:

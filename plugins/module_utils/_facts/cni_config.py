@@ -10,8 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
+from .._yaml import yaml
 from . import observations as obs
 from .distribution import ARGUMENTS, Distribution
 from .observations import at, items, text

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
 from .._topology.model import Network
+from .._yaml import yaml
 from . import observations as obs
 from . import rights
 from .cni import CniFound

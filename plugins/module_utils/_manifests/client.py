@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .._errors import known
 from .._facts.model import Facts
 from .._topology.model import App, Topology
 from . import client_checks, client_pod, client_settings, names
@@ -104,14 +105,13 @@ def _reason(topology: Topology, live: Live, app: App, before: Manifest, after: M
 def config_map(topology: Topology, facts: Facts, live: Live, edges: ClientEdges) -> Manifest:
     """Scripts and settings that the client's pods mount."""
     app = edges.app
-    assert app.vpn is not None
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
             "name": names.client_config(app),
             "namespace": app.namespace,
-            "labels": owner_labels(topology.instance, PART, [(LABEL_CLIENT, app.vpn.gateway)]),
+            "labels": owner_labels(topology.instance, PART, [(LABEL_CLIENT, known(app.vpn).gateway)]),
             "annotations": {WORKLOAD: f"{app.kind}/{app.workload}", APP: app.name},
         },
         "data": client_settings.files(topology, facts, live, edges),

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .._errors import Fault
+from .._errors import Fault, known
 from .._facts.model import Facts
 from .._topology.model import App, Topology
 from .client_guard import NATIVE_SIDECAR_SINCE, VOLUME, native_sidecars
@@ -42,12 +42,12 @@ def refusals(
                 )
             )
         faults += [Fault(f"{path}.{where}", message, hint) for where, message, hint in _workload(app, found, facts)]
-        assert app.vpn is not None
-        if topology.gateway(app.vpn.gateway).overlay.scripts == "image":
+        vpn = known(app.vpn)
+        if topology.gateway(vpn.gateway).overlay.scripts == "image":
             faults.append(
                 Fault(
                     f"{path}.vpn.gateway",
-                    f'the gateway "{app.vpn.gateway}" runs the image\'s own overlay scripts, which no guard lets through',
+                    f'the gateway "{vpn.gateway}" runs the image\'s own overlay scripts, which no guard lets through',
                     "set overlay.scripts: netguard for it",
                 )
             )
@@ -72,7 +72,7 @@ def pod_security(live: Live, namespace: str) -> str:
 
 
 def _workload(app: App, found: Mapping[str, Any], facts: Facts) -> Iterable[tuple[str, str, str]]:
-    assert app.vpn is not None
+    vpn = known(app.vpn)
     template = template_of(found)
     spec, name = template["spec"], f"{app.kind}/{app.workload}"
     if spec.get("hostNetwork"):
@@ -83,14 +83,14 @@ def _workload(app: App, found: Mapping[str, Any], facts: Facts) -> Iterable[tupl
         )
     if (spec.get("os") or {}).get("name") == "windows" or (spec.get("nodeSelector") or {}).get("kubernetes.io/os") == "windows":
         yield "workload", f"{name} runs on Windows, where the guard's packet rules do not exist", "remove vpn from the app"
-    networks = [item for item in secondary_networks(template) if item not in app.vpn.secondary_networks]
+    networks = [item for item in secondary_networks(template) if item not in vpn.secondary_networks]
     if networks:
         yield (
             "vpn.secondary_networks",
             f"{name} has secondary networks ({', '.join(networks)}), which no policy covers and which the guard closes",
             "take them off the pod, or accept each by name in vpn.secondary_networks",
         )
-    if app.vpn.forward:
+    if vpn.forward:
         replicas = found["spec"].get("replicas", 1)
         if replicas > 1:
             yield (

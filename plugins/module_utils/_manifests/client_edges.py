@@ -15,7 +15,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .._errors import Fault, FaultsError
+from .._errors import Fault, FaultsError, known
 from .._facts.model import Facts
 from .._topology.model import App, Network, Port, Selector, Topology
 from . import workloads
@@ -168,8 +168,7 @@ def needs_dns(topology: Topology, facts: Facts, app: App) -> str:
 
     A gateway behind a ClusterIP needs no name; the image's own scripts always look their gateway up.
     """
-    assert app.vpn is not None
-    gateway = topology.gateway(app.vpn.gateway)
+    gateway = topology.gateway(known(app.vpn).gateway)
     if gateway.dns == "cluster":
         return "client"
     if gateway.overlay.scripts == "image" or not facts.cni.translates_kernel_packets:

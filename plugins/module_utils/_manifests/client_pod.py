@@ -10,6 +10,7 @@ import hashlib
 import json
 from functools import lru_cache
 
+from .._errors import known
 from .._facts.model import Facts
 from .._overlay import scripts
 from .._overlay.settings import gateway_address
@@ -26,14 +27,12 @@ NEVER = 1_000_000_000
 
 def labels(topology: Topology, app: App) -> dict[str, str]:
     """On the workload and on its pods: by these the gateway's headless Service finds its clients."""
-    assert app.vpn is not None
-    return {LABEL_CLIENT: app.vpn.gateway, LABEL_INSTANCE: topology.instance}
+    return {LABEL_CLIENT: known(app.vpn).gateway, LABEL_INSTANCE: topology.instance}
 
 
 def additions(topology: Topology, facts: Facts, live: Live, app: App, images: Images, config: Manifest) -> Additions:
     """All that is added to the pod template of a client."""
-    assert app.vpn is not None
-    gateway = topology.gateway(app.vpn.gateway)
+    gateway = topology.gateway(known(app.vpn).gateway)
     guard = guard_container(topology, app, facts, images)
     sidecar = sidecar_container(topology, app, facts, images)
     native = native_sidecars(facts)
@@ -57,7 +56,7 @@ def additions(topology: Topology, facts: Facts, live: Live, app: App, images: Im
 
 def sidecar_container(topology: Topology, app: App, facts: Facts, images: Images) -> Manifest:
     """Keeps overlay and routes right; native where the server has native sidecars, so that Jobs end and the app waits for it."""
-    assert app.vpn is not None
+    vpn = known(app.vpn)
     native = native_sidecars(facts)
     container: Manifest = {
         "name": SIDECAR,
@@ -73,9 +72,9 @@ def sidecar_container(topology: Topology, app: App, facts: Facts, images: Images
     }
     if native:
         container["restartPolicy"] = "Always"
-    if native and app.vpn.start == "tunnel":
+    if native and vpn.start == "tunnel":
         container["startupProbe"] = _probe(period=1, failures=NEVER)
-    if app.vpn.ready == "tunnel":
+    if vpn.ready == "tunnel":
         container["readinessProbe"] = _probe(period=5, failures=2)
     return container
 

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .._errors import Fault, FaultsError
+from .._errors import Fault, FaultsError, known
 from .._facts.model import Facts
 from .._overlay import scripts
 from .._overlay.settings import TUNNEL_MTU, Allowed, ClientSettings
@@ -36,8 +36,8 @@ def files(topology: Topology, facts: Facts, live: Live, edges: ClientEdges) -> d
 def settings(topology: Topology, facts: Facts, live: Live, edges: ClientEdges) -> ClientSettings:
     """The same edges as the kill switch's, as the client's own kernel sees them: before translation of Services too."""
     app = edges.app
-    assert app.vpn is not None
-    gateway = topology.gateway(app.vpn.gateway)
+    vpn = known(app.vpn)
+    gateway = topology.gateway(vpn.gateway)
     address = gateway_address(topology, facts, live, app)
     servers = dns_servers(facts) if edges.dns != "none" or address is None else ()
     return ClientSettings(
@@ -54,7 +54,7 @@ def settings(topology: Topology, facts: Facts, live: Live, edges: ClientEdges) -
         ingress=_allowed(target for target in edges.guard_ingress(facts) if target.port != HBONE),
         probes=edges.probes or (),
         probe_sources=facts.mesh_probe_sources if edges.mesh or facts.mesh_ambient else (),
-        forwards=tuple(port for name in app.vpn.forward for port in app.ports.get(name, ())),
+        forwards=tuple(port for name in vpn.forward for port in app.ports.get(name, ())),
         routes=_routes(facts, edges, address, servers),
         tunnel_mtu=int(gateway.settings.get("WIREGUARD_MTU") or TUNNEL_MTU),
         mesh=edges.mesh,
@@ -66,10 +66,9 @@ def gateway_address(topology: Topology, facts: Facts, live: Live, app: App) -> A
 
     The Service is vpn_gateway's: as long as it does not exist the address is UNKNOWN.
     """
-    assert app.vpn is not None
     if not facts.cni.translates_kernel_packets:
         return None
-    gateway = topology.gateway(app.vpn.gateway)
+    gateway = topology.gateway(known(app.vpn).gateway)
     found = live.get("Service", gateway.namespace, names.gateway_object(gateway))
     address = ((found or {}).get("spec") or {}).get("clusterIP") or ""
     return ipaddress.ip_address(address) if address and address != "None" else UNKNOWN
@@ -89,8 +88,7 @@ def unready(topology: Topology, facts: Facts, live: Live, app: App) -> str:
     """Why a client's settings cannot be told yet; empty when they can."""
     if gateway_address(topology, facts, live, app) != UNKNOWN:
         return ""
-    assert app.vpn is not None
-    gateway = topology.gateway(app.vpn.gateway)
+    gateway = topology.gateway(known(app.vpn).gateway)
     return f"the Service {gateway.namespace}/{names.gateway_object(gateway)} of its gateway does not exist yet"
 
 

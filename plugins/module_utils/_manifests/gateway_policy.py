@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 
-from .._errors import FaultsError
+from .._errors import FaultsError, known
 from .._facts.model import Facts
 from .._overlay.scripts import finder_port
 from .._topology.model import Port, Topology
@@ -36,26 +36,25 @@ def client_labels(topology: Topology, gateway: str) -> dict[str, str]:
 
 def vpn_port(case: Case) -> Port | None:
     """Protocol and port of the VPN server; None: only the cluster knows (a Secret that cannot be read here)."""
-    assert case.provider is not None
+    provider = known(case.provider)
     endpoint = case.endpoint
     if case.wireguard:
-        rules = case.provider.wireguard
-        if case.provider.name == "custom" and not endpoint.port:
+        rules = provider.wireguard
+        if provider.name == "custom" and not endpoint.port:
             return None
         return Port(endpoint.port or (rules.port if rules else 0), "UDP")
-    if case.provider.name == "custom" and not endpoint.port:
+    if provider.name == "custom" and not endpoint.port:
         return None
     return Port(endpoint.port or _own_port(case), endpoint.protocol.upper())
 
 
 def _own_port(case: Case) -> int:
     """The provider's own OpenVPN port. Private Internet Access has a pair for each of its presets."""
-    assert case.provider is not None
-    assert case.provider.openvpn is not None
+    openvpn = known(known(case.provider).openvpn)
     tcp = case.endpoint.protocol == "tcp"
     if case.setting("PRIVATE_INTERNET_ACCESS_OPENVPN_ENCRYPTION_PRESET").lower() == "normal":
         return 502 if tcp else 1198
-    return case.provider.openvpn.tcp_port if tcp else case.provider.openvpn.udp_port
+    return openvpn.tcp_port if tcp else openvpn.udp_port
 
 
 def endpoint_rule(case: Case, facts: Facts) -> Manifest:

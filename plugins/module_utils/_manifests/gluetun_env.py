@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .._errors import known
 from .._facts.model import Facts
 from .._overlay.scripts import finder_port
 from .gluetun import FILTERS, Release
@@ -40,9 +41,8 @@ def resolver(case: Case) -> str:
 
 def environment(case: Case, facts: Facts, overlay_port: int, secrets: Iterable[str]) -> dict[str, str]:
     """Variable to value, sorted. `secrets`: the credentials that are mounted, each named by its file."""
-    assert case.provider is not None
     values = {
-        "VPN_SERVICE_PROVIDER": case.provider.name,
+        "VPN_SERVICE_PROVIDER": known(case.provider).name,
         "VPN_TYPE": case.gateway.protocol,
         "VPN_INTERFACE": TUNNEL,
         # uid 0 alone: the pod drops CHOWN, and a read-only /etc/passwd would stop Gluetun with another
@@ -83,15 +83,15 @@ def _joined(ours: list[str], more: str) -> str:
 
 
 def _tunnel(case: Case) -> dict[str, str]:
-    assert case.provider is not None
+    provider = known(case.provider)
     if not case.wireguard:
         vpn = case.gateway.openvpn
         values = {"OPENVPN_PROTOCOL": vpn.protocol}
         if vpn.endpoint_ip:
             values["OPENVPN_ENDPOINT_IP"] = vpn.endpoint_ip
-        rules = case.provider.openvpn
+        rules = provider.openvpn
         own = (rules.tcp_port if vpn.protocol == "tcp" else rules.udp_port) if rules else 0
-        if vpn.endpoint_port and (vpn.endpoint_port != own or case.provider.name == "custom"):
+        if vpn.endpoint_port and (vpn.endpoint_port != own or provider.name == "custom"):
             values["OPENVPN_ENDPOINT_PORT"] = str(vpn.endpoint_port)
         return values
     wireguard = case.gateway.wireguard
@@ -101,7 +101,7 @@ def _tunnel(case: Case) -> dict[str, str]:
     if wireguard.endpoint_ip:
         values["WIREGUARD_ENDPOINT_IP"] = wireguard.endpoint_ip
     # a provider that allows no port of one's own would stop at its default as well
-    own = case.provider.wireguard.port if case.provider.wireguard and case.provider.name != "custom" else 0
+    own = provider.wireguard.port if provider.wireguard and provider.name != "custom" else 0
     if wireguard.endpoint_port and wireguard.endpoint_port != own:
         values["WIREGUARD_ENDPOINT_PORT"] = str(wireguard.endpoint_port)
     if wireguard.public_key:

@@ -95,7 +95,7 @@ class _View:
         for edges in self.groups[name]:
             for edge in edges.ingress:
                 if isinstance(edge.peer, Pods) and not edge.peer.host and not self._named(edge.peer):
-                    self._strangers(found, edge, members)
+                    self._strangers(found, edge, edge.peer, members)
         return list(found)
 
     def _named(self, peer: Pods) -> list[str]:
@@ -119,14 +119,13 @@ class _View:
             if not any(_inside(span, known) for known in own):
                 found[f"{source} to {destination} on {_words(span)}"] = None
 
-    def _strangers(self, found: dict[str, None], edge: Edge, members: Iterable[str]) -> None:
+    def _strangers(self, found: dict[str, None], edge: Edge, peer: Pods, members: Iterable[str]) -> None:
         """From pods that are no app of the list, such as Prometheus: nothing on their own side limits them."""
         for member in members:
-            own = [span for one in self.ingress[member] if one.peer == edge.peer for span in spans(one.ports)]
+            own = [span for one in self.ingress[member] if one.peer == peer for span in spans(one.ports)]
             for span in spans(edge.ports):
                 if not any(_inside(span, known) for known in own):
-                    assert isinstance(edge.peer, Pods)
-                    found[f"{edge.peer.namespace} ({edge.why}) to {member} on {_words(span)}"] = None
+                    found[f"{peer.namespace} ({edge.why}) to {member} on {_words(span)}"] = None
 
     def _granted(self, key: str, direction: str, joined: Iterable[str]) -> Sequence[Edge]:
         namespace = key.partition("/")[0]

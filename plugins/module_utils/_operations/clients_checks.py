@@ -14,7 +14,7 @@ from .._audit import reopen
 from .._cluster import fields
 from .._cluster.compare import compare
 from .._cluster.transport import ApiError
-from .._errors import Fault
+from .._errors import Fault, known
 from .._facts.model import Facts
 from .._facts.reader import Unreadable
 from .._manifests import client_settings, killswitch, names
@@ -162,9 +162,8 @@ def not_admitted(context: Context, clients: Iterable[Client], notes: list[str], 
 
 
 def _admitted(context: Context, client: Client) -> str:
-    assert client.workload is not None
-    assert client.template is not None
-    pod = pod_of(client.workload, client.template)
+    template = known(client.template)
+    pod = pod_of(known(client.workload), template)
     end = time.monotonic() + killswitch_proof.PATIENCE
     while True:
         try:
@@ -183,7 +182,7 @@ def _admitted(context: Context, client: Client) -> str:
     init = (made.get("spec") or {}).get("initContainers") or [{}]
     if init[0].get("name") != GUARD:
         return f"would start with {init[0].get('name', 'no init container')} instead of the guard: an admission webhook changes it"
-    wanted = client.template["spec"]["initContainers"][0]
+    wanted = template["spec"]["initContainers"][0]
     if any(init[0].get(key) != wanted[key] for key in ("image", "command")):
         return "would start with another guard: an admission webhook changes its image or command"
     return ""

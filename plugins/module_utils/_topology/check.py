@@ -11,6 +11,7 @@ import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable
 
+from .._errors import known
 from .model import App, Gateway, NamespaceRule, Network, Platform, Port, Use
 from .read import Faults, did_you_mean
 
@@ -185,11 +186,11 @@ def _platform(path: str, app: App, platform: Platform, faults: Faults) -> None:
 
 
 def _client(path: str, app: App, gateways: Gateways, faults: Faults) -> None:
-    assert app.vpn is not None
+    vpn = known(app.vpn)
     names = [gateway.name for _path, gateway in gateways]
-    if app.vpn.gateway not in names:
-        hint = did_you_mean(app.vpn.gateway, names) if names else "declare it in gateways"
-        faults.add(f"{path}.vpn.gateway", f'no gateway "{app.vpn.gateway}"', hint)
+    if vpn.gateway not in names:
+        hint = did_you_mean(vpn.gateway, names) if names else "declare it in gateways"
+        faults.add(f"{path}.vpn.gateway", f'no gateway "{vpn.gateway}"', hint)
     if app.internet or app.internet_all:
         faults.add(f"{path}.internet", "the app goes through a VPN", "remove internet, or remove vpn")
     holding = [gateway.name for _path, gateway in gateways if gateway.namespace == app.namespace]
@@ -199,7 +200,7 @@ def _client(path: str, app: App, gateways: Gateways, faults: Faults) -> None:
             f'{app.namespace} holds the gateway "{holding[0]}"',
             "a gateway's namespace holds no clients: move one of them",
         )
-    if app.vpn.forward and app.kind not in ("Deployment", "StatefulSet"):
+    if vpn.forward and app.kind not in ("Deployment", "StatefulSet"):
         faults.add(
             f"{path}.vpn.forward",
             f"a {app.kind} has no single pod to forward to",

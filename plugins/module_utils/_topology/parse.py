@@ -32,7 +32,7 @@ from .model import (
 from .read import REFUSED, Faults, did_you_mean
 
 #: What `auto` networks are taken from: sixteen /16 that no Kubernetes distribution uses for pods by default.
-AUTO_POOL = ipaddress.ip_network("172.16.0.0/12")
+AUTO_POOL = ipaddress.IPv4Network("172.16.0.0/12")
 
 #: Labels and namespace that CloudNativePG's own manifests give its operator.
 KNOWN_OPERATORS = {"cloudnative-pg": ("cnpg-system", {"app.kubernetes.io/name": "cloudnative-pg"})}
@@ -50,9 +50,7 @@ def auto_vni(gateway: str) -> int:
 def auto_network(gateway: str) -> ipaddress.IPv4Network:
     """One /16 of AUTO_POOL that depends on the gateway's name alone."""
     pool = list(AUTO_POOL.subnets(new_prefix=16))
-    network = pool[_number(f"network {gateway}", len(pool))]
-    assert isinstance(network, ipaddress.IPv4Network)
-    return network
+    return pool[_number(f"network {gateway}", len(pool))]
 
 
 def parse(
