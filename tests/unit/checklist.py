@@ -30,12 +30,13 @@ def lines(path: Path) -> dict[int, str]:
 def faults(line: str, unit: Path, tables: Mapping[str, Collection[str]]) -> list[str]:
     """What a line names and what does not exist: tests, and rows (in brackets behind a test) of the `tables` of tests.
 
-    A lane (`unit`, below the folder `unit`, or `apiserver`) holds until the next one. A line without any test is a fault too.
+    A lane (`unit`, below the folder `unit`, `apiserver` or `packets`) holds until the next one. A line without any test is a fault
+    too.
     """
-    folders = {"unit": unit, "apiserver": TESTS / "apiserver"}
+    folders = {"unit": unit, "apiserver": TESTS / "apiserver", "packets": TESTS / "packets"}
     shown = line.rsplit("|", 2)[1]
     missing, lane, test = [], "", ""
-    for word in re.finditer(rf"(unit|apiserver)? ?{_TEST}|\[([^\]]+)\]", shown):
+    for word in re.finditer(rf"(unit|apiserver|packets)? ?{_TEST}|\[([^\]]+)\]", shown):
         if word[4] is not None:
             if word[4] not in tables.get(test, ()):
                 missing.append(f"{test} has no row [{word[4]}]")

@@ -74,3 +74,16 @@ def merged(inside: Network, networks: Iterable[Network]) -> tuple[Network, ...]:
         return tuple(ipaddress.collapse_addresses(v4))
     v6 = [net for net in networks if isinstance(net, ipaddress.IPv6Network) and net != inside and net.subnet_of(inside)]
     return tuple(ipaddress.collapse_addresses(v6))
+
+
+def reverse_zones(networks: tuple[Network, ...]) -> tuple[str, ...]:
+    """The zones under in-addr.arpa and ip6.arpa that cover these networks and nothing more: one per whole label."""
+    zones: list[str] = []
+    for network in networks:
+        step = 8 if network.version == 4 else 4
+        length = max(step, -(-network.prefixlen // step) * step)
+        parts = network.subnets(new_prefix=length) if length > network.prefixlen else (network,)
+        for part in parts:
+            labels = part.network_address.reverse_pointer.split(".")
+            zones.append(".".join(labels[len(labels) - 2 - length // step :]))
+    return tuple(dict.fromkeys(zones))

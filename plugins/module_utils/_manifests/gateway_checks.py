@@ -12,10 +12,12 @@ from dataclasses import replace
 
 from .._errors import Fault
 from .._facts.model import Facts
+from .._overlay.scripts import finder_port
 from .._topology.model import Gateway, Topology
 from . import names, overlay_image
 from .gateway_pod import PodOptions
 from .model import LABEL_INSTANCE, LABEL_PART, Live
+from .workloads import template_of, workload
 
 #: Gluetun was killed by the kernel at 128 Mi.
 LEAST_MEMORY = 256 * 2**20
@@ -30,6 +32,7 @@ def check(topology: Topology, facts: Facts, live: Live, options: PodOptions, *, 
         path = f"gateways[{position}]"
         faults += _port(path, gateway, facts)
         faults += _capacity(path, topology, gateway, facts)
+        faults += _image_clients(topology, gateway, live)
         if not manage_pod_security:
             faults += _pod_security(path, gateway, facts, live)
     return faults
@@ -77,14 +80,20 @@ def _port(path: str, gateway: Gateway, facts: Facts) -> Iterator[Fault]:
     port = gateway.overlay.port
     if port is None:
         return
-    cni = facts.cni
+    cni, where = facts.cni, f"{path}.overlay.port"
     hint = f"leave it out: {names.overlay_port(_automatic(gateway), facts)} would be taken"
-    if port in cni.drops_workload_vxlan_ports:
-        yield Fault(f"{path}.overlay.port", f"{cni.name} drops UDP {port} from pods", hint)
-    elif port in cni.overlay_udp_ports:
-        yield Fault(f"{path}.overlay.port", f"{cni.name} uses UDP {port} itself", hint)
-    elif cni.name == "unknown" and port in names.TAKEN_UDP_PORTS:
-        yield Fault(f"{path}.overlay.port", f"UDP {port} is used or dropped by common CNIs, and this cluster's is not known", hint)
+    # the image's scripts have no finder
+    ports = {port: ""} | ({} if gateway.overlay.scripts == "image" else {finder_port(port): " (the one behind it is needed too)"})
+    for number, why in ports.items():
+        if number in cni.drops_workload_vxlan_ports:
+            yield Fault(where, f"{cni.name} drops UDP {number} from pods{why}", hint)
+        elif number in cni.overlay_udp_ports:
+            yield Fault(where, f"{cni.name} uses UDP {number} itself{why}", hint)
+        elif cni.name == "unknown" and number in names.TAKEN_UDP_PORTS:
+            message = f"UDP {number} is used or dropped by common CNIs, and this cluster's is not known{why}"
+            yield Fault(where, message, hint)
+        elif number > 65535:
+            yield Fault(where, f"{number} is no port{why}", hint)
 
 
 def _automatic(gateway: Gateway) -> Gateway:
@@ -112,6 +121,31 @@ def _capacity(path: str, topology: Topology, gateway: Gateway, facts: Facts) -> 
     room = gateway.overlay.network.num_addresses - 4
     if clients > room:
         yield Fault(where, f"{gateway.overlay.network} has room for {room} pods and {clients} apps are clients", "set a larger one")
+
+
+def _image_clients(topology: Topology, gateway: Gateway, live: Live) -> Iterator[Fault]:
+    """Clients of the image's scripts, which another injector brings: what it would break, and who would take another's address."""
+    if gateway.overlay.scripts != "image":
+        return
+    clients = topology.clients_of(gateway.name)
+    for app in clients:
+        path = f"apps[{topology.position(app)}]"
+        found = workload(app, live)
+        if found is not None and (template_of(found)["spec"]).get("hostNetwork"):
+            message = f"{app.kind}/{app.workload} runs on the node's network, whose routes the scripts would rewrite"
+            yield Fault(f"{path}.workload", message, "remove hostNetwork from it, or vpn from the app")
+        if not (app.vpn and app.vpn.forward):
+            continue
+        replicas = found["spec"].get("replicas", 1) if found is not None else 1
+        if replicas > 1 or app.kind == "DaemonSet":
+            what = "a pod on every node" if app.kind == "DaemonSet" else f"{replicas} replicas"
+            message = f"{app.kind}/{app.workload} has {what}, which would all take the one static address of its forwards"
+            yield Fault(f"{path}.vpn.forward", message, "set replicas: 1, or remove forward")
+        prefix = overlay_image.host_prefix(app)
+        others = sorted(other.key for other in clients if other.key != app.key and overlay_image.host_prefix(other) == prefix)
+        if others:
+            message = f'the image\'s scripts know a pod by its name up to the first dash, and {", ".join(others)} is "{prefix}" too'
+            yield Fault(f"{path}.vpn.forward", message, "use overlay.scripts: netguard, or another gateway")
 
 
 def _pod_security(path: str, gateway: Gateway, facts: Facts, live: Live) -> Iterator[Fault]:

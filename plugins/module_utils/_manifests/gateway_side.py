@@ -14,8 +14,9 @@ from .._errors import FaultsError
 from .._facts.model import Facts
 from .._overlay import scripts
 from .._overlay.settings import ClientService, Forward, GatewaySettings, render_clients
-from .._topology.model import Address, App, Network, Topology
+from .._topology.model import Address, App, Topology
 from . import names, overlay_image
+from .addresses import reverse_zones
 from .gateway_policy import client_namespaces, vpn_port
 from .gluetun_case import Case
 from .gluetun_env import TUNNEL, resolver, tunnel_mtu
@@ -85,19 +86,6 @@ def dns_servers(facts: Facts) -> tuple[Address, ...]:
 def health(case: Case) -> str:
     """Where Gluetun's health server answers inside the pod."""
     return f"127.0.0.1:{case.setting('HEALTH_SERVER_ADDRESS', '127.0.0.1:9999').rpartition(':')[2]}"
-
-
-def reverse_zones(networks: tuple[Network, ...]) -> tuple[str, ...]:
-    """The zones under in-addr.arpa and ip6.arpa that cover these networks and nothing more: one per whole label."""
-    zones: list[str] = []
-    for network in networks:
-        step = 8 if network.version == 4 else 4
-        length = max(step, -(-network.prefixlen // step) * step)
-        parts = network.subnets(new_prefix=length) if length > network.prefixlen else (network,)
-        for part in parts:
-            labels = part.network_address.reverse_pointer.split(".")
-            zones.append(".".join(labels[len(labels) - 2 - length // step :]))
-    return tuple(dict.fromkeys(zones))
 
 
 def fqdn(facts: Facts, service: str, namespace: str) -> str:

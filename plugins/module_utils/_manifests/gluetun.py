@@ -79,7 +79,6 @@ class Provider:
     openvpn: OpenVpnRules | None = field(default_factory=OpenVpnRules)
     port_forwarding: bool = False
     dropped_in: Release | None = None
-    openvpn_dropped_in: Release | None = None
 
 
 _CERTIFIED = ("openvpn_user", "openvpn_password", "openvpn_cert", "openvpn_key")
@@ -132,14 +131,7 @@ PROVIDERS: dict[str, Provider] = {
             "mullvad",
             ("countries", "cities", "hostnames", "isps", "owned_only"),
             WireGuardRules(),
-            # The password is the same letter for every account: Gluetun fills it in.
-            OpenVpnRules(
-                ("openvpn_user",),
-                tcp_ports=(80, 443, 1401),
-                udp_ports=(53, 1194, 1195, 1196, 1197, 1300, 1301, 1302, 1303, 1400),
-                warning="mullvad has switched OpenVPN off on 2026-01-15",
-            ),
-            openvpn_dropped_in=Release.NEXT,
+            None,  # switched off on 2026-01-15; Gluetun v3.41 would still try
         ),
         Provider(
             "nordvpn",

@@ -100,6 +100,11 @@ def advise(topology: Topology, credentials: Credentials, *, facts: Facts | None 
             said.append(f"gateway {name}: of the remotes in openvpn_custom_config only the first is used")
         if len(case.declared_addresses) != len(case.gateway.wireguard.addresses) and case.declared_addresses:
             said.append(f"gateway {name}: the IPv6 addresses of wireguard.addresses are left out; the overlay is IPv4")
+        if case.switched_on("VPN_PORT_FORWARDING"):
+            said.append(
+                f"gateway {name}: whether the provider hands out a port is told by Gluetun's log alone; there are clusters where it"
+                " was never asked (Gluetun's issue 2534)"
+            )
         if case.gateway.dns == "cluster":
             said.append(f"gateway {name}: dns: cluster lets the names that its clients look up leave outside the VPN")
     return said
@@ -128,7 +133,7 @@ def _provider_and_protocol(case: Case) -> Iterator[Fault]:
             f"{name} has no WireGuard in Gluetun",
             "set protocol: openvpn, or provider: custom with the WireGuard data the provider gives you",
         )
-    if not case.wireguard and case.provider.openvpn_dropped_in is case.release:
+    if case.gateway.protocol == "openvpn" and case.provider.openvpn is None:
         yield case.fault("protocol", f"{name} has switched OpenVPN off", "set protocol: wireguard")
     if case.gateway.protocol not in ("wireguard", "openvpn"):
         yield case.fault("protocol", f"{case.gateway.protocol} is not supported", "set wireguard or openvpn")

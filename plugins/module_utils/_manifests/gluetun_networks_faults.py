@@ -29,7 +29,7 @@ def overlapping(case: Case) -> Iterator[Fault]:
     for other in case.own_networks():
         if mine.overlaps(other):
             yield case.fault(where, f"{mine} overlaps {other} of the tunnel", "set another private network")
-    for what, networks in ranges[:2]:
+    for what, networks in ranges[:3]:
         for other in networks:
             for own in case.own_networks():
                 if own.overlaps(other):
@@ -37,7 +37,7 @@ def overlapping(case: Case) -> Iterator[Fault]:
                     yield case.fault(
                         at,
                         f"{own} of the tunnel is inside the {what} {other}",
-                        "the provider's resolver would be taken for a pod: ask the provider for another address",
+                        "the provider's resolver would be looked for in the cluster: ask the provider for another address",
                     )
 
 

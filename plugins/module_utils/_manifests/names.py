@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from .._facts.model import Facts
+from .._overlay.scripts import finder_port
 from .._topology.model import App, Gateway, Topology
 from .model import LABEL_GATEWAY, LABEL_INSTANCE
 
@@ -78,11 +79,14 @@ def admission(topology: Topology, what: str) -> str:
 
 
 def overlay_port(gateway: Gateway, facts: Facts) -> int:
-    """The declared UDP port, else the first from 48879 on that no CNI uses and this cluster's CNI neither uses nor drops."""
+    """The declared UDP port, else the first from 48879 on that no CNI uses and this cluster's CNI neither uses nor drops.
+
+    The same holds for the port behind it, where clients ask for the pod's address.
+    """
     if gateway.overlay.port is not None:
         return gateway.overlay.port
     taken = TAKEN_UDP_PORTS | set(facts.cni.overlay_udp_ports) | set(facts.cni.drops_workload_vxlan_ports)
     port = FIRST_OVERLAY_PORT
-    while port in taken:
+    while port in taken or finder_port(port) in taken:
         port += 1
     return port

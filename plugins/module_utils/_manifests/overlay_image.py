@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from .._facts.model import Facts
 from .._topology.model import App, Gateway, Port, Topology
 from . import names
+from .addresses import reverse_zones
 from .gluetun_case import Case
 from .gluetun_env import TUNNEL, tunnel_mtu
 
@@ -59,20 +60,18 @@ def nat_line(app: App, octet: int) -> str:
     return f"{host_prefix(app)} {octet} {','.join(ports)}"
 
 
-def nat_conf(topology: Topology, gateway: Gateway, app: App | None = None) -> str:
-    """The gateway's nat.conf, or that of one client: only its own line, so that host names cannot be taken for another's."""
+def nat_conf(topology: Topology, gateway: Gateway) -> str:
+    """nat.conf of the gateway and of its clients: `gateway_checks` sees to it that no name is another's too."""
     octets = static_addresses(topology, gateway)
-    lines = [
-        nat_line(client, octets[client.key])
-        for client in topology.clients_of(gateway.name)
-        if client.key in octets and (app is None or app.key == client.key)
-    ]
+    lines = [nat_line(client, octets[client.key]) for client in topology.clients_of(gateway.name) if client.key in octets]
     return "".join(f"{line}\n" for line in sorted(lines))
 
 
 def settings(topology: Topology, facts: Facts, gateway: Gateway, case: Case, vpn_port: int) -> str:
     """settings.sh of gateway and clients alike: every variable that the image's scripts read."""
-    outside = [str(item) for item in (*facts.pods, *facts.services, *facts.nodes) if item.version == 4]
+    local_cache = [ipaddress.ip_network(facts.dns.node_local_ip)] if facts.dns.node_local_ip else []
+    outside = [str(item) for item in (*facts.pods, *facts.services, *facts.nodes, *local_cache) if item.version == 4]
+    own_zones = [facts.dns.cluster_domain, *reverse_zones((*facts.pods, *facts.services))]
     domain = f"{names.gateway_headless(gateway)}.{gateway.namespace}.svc.{facts.dns.cluster_domain}"
     values = {
         "GATEWAY_NAME": domain,
@@ -86,7 +85,7 @@ def settings(topology: Topology, facts: Facts, gateway: Gateway, case: Case, vpn
         "VPN_BLOCK_OTHER_TRAFFIC": "true",
         "VPN_TRAFFIC_PORT": str(vpn_port),
         "VPN_LOCAL_CIDRS": " ".join(outside),
-        "DNS_LOCAL_CIDRS": " ".join(["local", facts.dns.cluster_domain]) if gateway.dns != "vpn" else "",
+        "DNS_LOCAL_CIDRS": " ".join(own_zones) if gateway.dns != "vpn" else "",
         "DNS_LOCAL_SERVER": _first_v4(facts.dns.service_ips),
         "RESOLV_CONF_COPY": "/etc/resolv_copy.conf",
         "CONNECTION_RETRY_COUNT": str(RETRIES),
@@ -95,7 +94,13 @@ def settings(topology: Topology, facts: Facts, gateway: Gateway, case: Case, vpn
         "SNAT_IP": "",
         "VPN_INTERFACE_MTU": str(tunnel_mtu(case)),
     }
-    return "".join(f'{name}="{value}"\n' for name, value in values.items())
+    return "".join(f'{name}="{value}"\n' for name, value in values.items()) + _MTU
+
+
+#: The kernel refuses more than the pod's interface holds, and the script would end there: it takes the value as it is written.
+_MTU = """PATH_MTU="$(cat /sys/class/net/eth0/mtu 2>/dev/null || echo 1500)"
+if [ "$((PATH_MTU - 50))" -lt "$VPN_INTERFACE_MTU" ]; then VPN_INTERFACE_MTU="$((PATH_MTU - 50))"; fi
+"""
 
 
 def _first_v4(addresses: Iterable[str]) -> str:
@@ -149,6 +154,11 @@ def init_script(topology: Topology, gateway: Gateway) -> str:
         [
             "#!/bin/sh",
             "set -eu",
+            "# The image's scripts know no other name.",
+            "if [ ! -e /sys/class/net/eth0 ]; then",
+            "  echo 'the pod has no interface eth0: use overlay.scripts: netguard' >&2",
+            "  exit 1",
+            "fi",
             "# Nothing from the overlay leaves but through the tunnel, whatever becomes of the filter table (Gluetun v3.41 empties",
             "# it when it fails to set it up). A second run in the same pod finds the rules and leaves them.",
             "for tables in iptables ip6tables; do",

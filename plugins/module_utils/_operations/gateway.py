@@ -129,7 +129,7 @@ def reads(topology: Topology) -> list[Read]:
     workloads = [
         Read(API_VERSIONS[app.kind], app.kind, app.namespace, app.workload or app.name)
         for app in topology.clients
-        if app.vpn and app.pods is None and (app.vpn.forward or topology.gateway(app.vpn.gateway).overlay.scripts == "image")
+        if app.vpn and (topology.gateway(app.vpn.gateway).overlay.scripts == "image" or (app.pods is None and app.vpn.forward))
     ]
     return [*(Read("v1", "Namespace", name=name) for name in sorted(namespaces)), *secrets, *workloads]
 

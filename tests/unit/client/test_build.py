@@ -111,6 +111,7 @@ def test_guard_first_then_a_native_sidecar(kind: str) -> None:
     assert found.patch is not None
     assert found.patch.target == Key("batch/v1" if kind == "CronJob" else "apps/v1", kind, "media", "web")
     assert [item["name"] for item in spec["containers"]] == ["app"]
+    assert found.template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] == "app"  # type: ignore[index]
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet"])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from ansible_collections.homelab.netguard.plugins.module_utils._errors import Fa
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.model import Cni, Dns, Facts
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests import gateway as builder
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests import gateway_checks, gluetun
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests.addresses import reverse_zones
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.gateway_pod import PodOptions
-from ansible_collections.homelab.netguard.plugins.module_utils._manifests.gateway_side import reverse_zones
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.images import Images
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import Desired, Live
 from ansible_collections.homelab.netguard.plugins.module_utils._overlay import scripts as overlay_scripts
@@ -490,6 +492,8 @@ def test_every_object_is_ours() -> None:
     ("keys", "options", "expected"),
     [
         ({"overlay": {"port": 4789}}, {}, "gateways[0].overlay.port: calico drops UDP 4789 from pods (leave it out: 48879"),
+        ({"overlay": {"port": 4788}}, {}, "calico drops UDP 4789 from pods (the one behind it is needed too)"),
+        ({"overlay": {"port": 65535}}, {}, "gateways[0].overlay.port: 65536 is no port"),
         ({"overlay": {"network": "10.42.0.0/16"}}, {}, "gateways[0].overlay.network: 10.42.0.0/16 overlaps the pod range"),
         ({"overlay": {"network": "172.29.0.0/24"}}, {"many": 300}, "has room for 252 pods and 300 apps are clients"),
         ({}, {"level": "restricted"}, "gateways[0].namespace: namespace vpn enforces Pod Security restricted"),
@@ -506,6 +510,27 @@ def test_refused_in_this_cluster(keys: dict[str, Any], options: dict[str, Any], 
     with pytest.raises(FaultsError) as error:
         built({**GATEWAY, **keys}, apps=apps, live=live, options=options.get("pod"))
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cni", "port"),
+    [
+        (Cni("calico", True, drops_workload_vxlan_ports=(4789,)), "48879"),
+        (Cni("other", True, overlay_udp_ports=(48879,)), "48880"),
+        (Cni("other", True, drops_workload_vxlan_ports=(48880,)), "48881"),
+        (Cni("cilium", True, overlay_udp_ports=(8472, 48879, 48882)), "48880"),
+    ],
+)
+def test_the_overlay_s_port(cni: Cni, port: str) -> None:
+    facts = Facts(**{**FACTS.__dict__, "cni": cni})
+    assert environment(built(facts=facts))["FIREWALL_INPUT_PORTS"] == f"{port},{int(port) + 1}"
+
+
+@pytest.mark.parametrize("port", [4789, 4790, 6081, 8471, 8472, 51819, 51820, 51871])
+def test_ports_that_some_cni_takes_need_a_known_one(port: int) -> None:
+    gateway = {**GATEWAY, "overlay": {"port": port}}
+    with pytest.raises(FaultsError, match=r"overlay\.port: UDP \d+ is used or dropped by common CNIs"):
+        built(gateway, facts=Facts(**{**FACTS.__dict__, "cni": Cni()}))
 
 
 def test_pod_security_can_be_managed() -> None:
@@ -548,8 +573,9 @@ def test_the_documentation_lists_every_provider_as_it_is() -> None:
         assert table[name][1] == ", ".join(f"`{key}`" for key in provider.filters)
         assert (table[name][2] == "–") is (provider.wireguard is None)
         assert ("⇄" in table[name][0]) is provider.port_forwarding
-        assert provider.openvpn is not None
-        if name != "custom":
+        if provider.openvpn is None:
+            assert table[name][3].startswith("–")
+        elif name != "custom":
             assert ("no TCP" in table[name][3]) is not (
                 provider.openvpn.tcp and bool(provider.openvpn.tcp_port or provider.openvpn.tcp_ports)
             )
@@ -562,6 +588,28 @@ def test_the_documentation_lists_every_provider_as_it_is() -> None:
 
 def clients_file(desired: Desired) -> list[str]:
     return found(desired, "ConfigMap", "netguard-gateway-g-clients")["data"]["clients"].splitlines()
+
+
+def test_our_scripts_own_every_rule() -> None:
+    desired = built()
+    assert not [item for item in desired.objects if item["metadata"]["name"].endswith("-rules")], "Gluetun gets no post-rules"
+    assert "/iptables" not in json.dumps(pod(desired))
+
+
+@BOTH
+def test_nothing_of_the_gateway_is_read_only_and_its_state_is_a_volume_of_its_own(scripts: str) -> None:
+    desired = built(entry(scripts))
+    for name in ("gluetun", "overlay", "overlay-init"):
+        assert not container(desired, name)["securityContext"].get("readOnlyRootFilesystem")
+    mounts = {item["mountPath"]: item["name"] for item in container(desired, "gluetun")["volumeMounts"]}
+    assert mounts["/tmp/gluetun"] == "state"
+    assert not [path for path in mounts if path.startswith("/run/secrets")]
+
+
+def test_the_wait_is_longer_than_a_dead_tunnel_goes_unnoticed() -> None:
+    text = (Path(__file__).parents[3] / "plugins" / "doc_fragments" / "_wait.py").read_text("utf-8")
+    (default,) = re.findall(r"wait_timeout:.*?default: (\d+)", text, re.S)
+    assert int(default) > 180
 
 
 def test_the_settings_of_our_scripts() -> None:
@@ -662,6 +710,12 @@ FORWARD = [
 ]
 
 
+def image_settings(text: str) -> dict[str, str]:
+    """The assignments of settings.sh, by name; what is computed where the scripts run is left out."""
+    lines = [line.split("=", 1) for line in text.splitlines() if re.match(r"(?!PATH_MTU)[A-Z0-9_]+=", line)]
+    return {name: value.strip('"') for name, value in lines}
+
+
 def image_files(**keys: Any) -> dict[str, str]:
     desired = built(entry("image", **keys), apps=FORWARD)
     rules = found(desired, "ConfigMap", "netguard-gateway-g-rules")["data"]
@@ -669,19 +723,41 @@ def image_files(**keys: Any) -> dict[str, str]:
 
 
 def test_every_setting_of_the_image_is_written() -> None:
-    lines = dict(line.split("=", 1) for line in image_files()["settings.sh"].splitlines())
-    values = {name: value.strip('"') for name, value in lines.items()}
-    assert values["VXLAN_PORT"] == "48879"
+    values = image_settings(image_files()["settings.sh"])
+    assert values["VXLAN_PORT"] == environment(built(entry("image")))["FIREWALL_INPUT_PORTS"].split(",")[0] == "48879"
     assert values["VPN_BLOCK_OTHER_TRAFFIC"] == "true"
     assert values["VPN_TRAFFIC_PORT"] == "51820"
     assert values["VPN_LOCAL_CIDRS"] == values["NOT_ROUTED_TO_GATEWAY_CIDRS"] == "10.42.0.0/16 10.43.0.0/16 192.168.1.10/32"
     assert values["GATEWAY_NAME"] == "netguard-gateway-g-pods.vpn.svc.cluster.local"
     assert values["K8S_DNS_IPS"] == values["DNS_LOCAL_SERVER"] == "10.43.0.10"
     assert values["VPN_INTERFACE"] == ""
-    assert values["VPN_INTERFACE_MTU"] == "1320"
     assert int(values["CONNECTION_RETRY_COUNT"]) >= 5
     assert values["VXLAN_IP_NETWORK"].count(".") == 2
+    assert values["DNS_LOCAL_CIDRS"] == "", "in mode vpn no name goes to the cluster's DNS"
     assert len(values) == 19
+
+
+def test_the_image_s_settings_of_other_clusters() -> None:
+    split = image_settings(image_files(dns="split")["settings.sh"])
+    assert split["DNS_LOCAL_CIDRS"] == "cluster.local 42.10.in-addr.arpa 43.10.in-addr.arpa", "our own zones and none besides"
+    dns = Dns(("10.43.0.10",), "kube-system", {"k8s-app": "kube-dns"}, node_local_ip="169.254.20.10")
+    facts = Facts(**{**FACTS.__dict__, "dns": dns, "mesh_probe_sources": (ipaddress.ip_network("169.254.7.127/32"),)})
+    files = found(built(entry("image"), facts=facts), "ConfigMap", "netguard-gateway-g-scripts")["data"]
+    values = image_settings(files["settings.sh"])
+    assert "169.254.20.10/32" in values["VPN_LOCAL_CIDRS"].split()
+    assert values["NOT_ROUTED_TO_GATEWAY_CIDRS"].split()[-2:] == ["169.254.20.10/32", "169.254.7.127/32"]
+
+
+@pytest.mark.parametrize(
+    ("own", "tunnel", "mtu"), [(1500, 1320, "1320"), (1370, 1320, "1320"), (1369, 1320, "1319"), (1450, 1440, "1400")]
+)
+def test_the_image_s_mtu_is_one_that_the_pod_s_interface_holds(own: int, tunnel: int, mtu: str, tmp_path: Path) -> None:
+    (tmp_path / "mtu").write_text(f"{own}\n")
+    text = image_files(settings={"WIREGUARD_MTU": tunnel})["settings.sh"].replace("/sys/class/net/eth0", str(tmp_path))
+    done = subprocess.run(
+        ["/bin/sh", "-eu", "-c", f'{text}\nprintf %s "$VPN_INTERFACE_MTU"'], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == (mtu, "")
 
 
 def test_the_image_rules_have_one_owner_and_only_what_gluetun_parses() -> None:
@@ -705,6 +781,9 @@ def test_the_image_rules_have_one_owner_and_only_what_gluetun_parses() -> None:
     )
     assert script.index("gateway_init.sh") < script.index("-t nat -A POSTROUTING -o tun0 -j MASQUERADE")
     assert "clamp-mss-to-pmtu" in script
+    assert script.index("/sys/class/net/eth0") < script.index("-P FORWARD DROP"), "another interface is told before anything else"
+    inputs = [line for line in files["post-rules.txt"].splitlines() if " INPUT " in line]
+    assert all("-p icmp" in line or "--dport" in line for line in inputs), "no range of pods or of the home has every port"
     assert "-A INPUT -i eth0 -p icmp -s 10.42.0.0/16 -j ACCEPT" in files["post-rules.txt"]
 
 
@@ -713,6 +792,45 @@ def test_port_forwards_of_the_image() -> None:
     assert files["nat.conf"] == "qbittorrent 2 tcp:6881,udp:6881\n"
     address = next(line for line in files["init.sh"].splitlines() if "DNAT" in line).rpartition(" ")[2]
     assert f"-A FORWARD -i tun0 -o vxlan0 -d {address} -p udp --dport 6881 -j ACCEPT" in files["post-rules.txt"]
+
+
+@pytest.mark.parametrize(
+    ("more", "live", "expected"),
+    [
+        ([], {}, ""),
+        ([{"name": "radarr", "namespace": "media", "vpn": "g"}], {}, ""),
+        (
+            [{"name": "qbittorrent-nox", "namespace": "index", "vpn": "g"}],
+            {},
+            'up to the first dash, and index/qbittorrent-nox is "qbittorrent" too',
+        ),
+        ([], {"replicas": 2}, "apps[0].vpn.forward: Deployment/qbittorrent has 2 replicas"),
+        ([], {"template": {"hostNetwork": True}}, "apps[0].workload: Deployment/qbittorrent runs on the node's network"),
+    ],
+)
+def test_what_the_image_s_scripts_would_confuse(more: list[dict[str, Any]], live: dict[str, Any], expected: str) -> None:
+    labels = {"app": "qbittorrent"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "x"}], **live.get("template", {})}}
+    workload = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "qbittorrent", "namespace": "media"},
+        "spec": {"replicas": live.get("replicas", 1), "selector": {"matchLabels": labels}, "template": template},
+    }
+    apps = [*FORWARD, *more]
+    if not expected:
+        built(entry("image"), apps=apps, live=(*LIVE, workload))
+        return
+    with pytest.raises(FaultsError) as error:
+        built(entry("image"), apps=apps, live=(*LIVE, workload))
+    assert expected in str(error.value)
+
+
+def test_the_image_s_scripts_know_no_ipv6() -> None:
+    only_v6 = {"pods": (ipaddress.ip_network("2001:db8:42::/56"),), "services": (ipaddress.ip_network("2001:db8:43::/112"),)}
+    facts = Facts(**{**FACTS.__dict__, **only_v6, "ip_families": ("ipv6",)})
+    with pytest.raises(FaultsError, match=r"overlay\.scripts: the image's scripts know no IPv6"):
+        built(entry("image"), facts=facts)
 
 
 def test_the_image_policy_lets_the_first_ping_through() -> None:

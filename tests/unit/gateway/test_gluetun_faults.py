@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.model import Facts
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests import gluetun, gluetun_faults
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests import gluetun_variables as variables
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.images import Images
 from ansible_collections.homelab.netguard.plugins.module_utils._topology.model import (
     App,
@@ -80,7 +81,6 @@ WIREGUARD_NEEDS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 OPENVPN_NEEDS: dict[str, dict[str, str]] = {
     "airvpn": CERTS,
     "cyberghost": {**USER, **CERTS},
-    "mullvad": {"openvpn_user": "1234"},
     "vpnsecure": {"openvpn_cert": PEM, "openvpn_encrypted_key": PEM, "openvpn_key_passphrase": "x"},
     "vpn unlimited": {**USER, **CERTS},
     "custom": {"openvpn_custom_config": OVPN},
@@ -102,6 +102,9 @@ def test_every_provider_is_accepted_with_what_it_needs_and_refused_without(provi
     else:
         assert any("has no WireGuard" in text for text in said(gateway(provider)))
     credentials = OPENVPN_NEEDS.get(provider, USER)
+    if entry.openvpn is None:
+        assert any("has switched OpenVPN off" in text for text in said(gateway(provider, "openvpn"), credentials))
+        return
     assert said(gateway(provider, "openvpn"), credentials, facts=FACTS) == []
     for name in credentials:
         left = {key: value for key, value in credentials.items() if key != name}
@@ -118,7 +121,11 @@ def test_filters_of_every_provider(provider: str) -> None:
     entry = gluetun.PROVIDERS[provider]
     values = {"switch": ("on",), "numbers": ("12",), "names": ("x",)}
     for key, known in gluetun.FILTERS.items():
-        texts = said(gateway(provider, "openvpn", server={key: values[known.kind]}), OPENVPN_NEEDS.get(provider, USER))
+        if entry.openvpn is not None:
+            texts = said(gateway(provider, "openvpn", server={key: values[known.kind]}), OPENVPN_NEEDS.get(provider, USER))
+        else:
+            keys, more = WIREGUARD_NEEDS[provider]
+            texts = said(gateway(provider, server={key: values[known.kind]}, **keys), {"wireguard_private_key": KEY, **more})
         assert (texts == []) is (key in entry.filters), (key, texts)
 
 
@@ -163,9 +170,7 @@ BAD: dict[str, Row] = {
     ),
     "1 no wireguard": row(gateway("privado"), "gateways[0].protocol: privado has no WireGuard"),
     "1 amneziawg": row(gateway("custom", "amneziawg"), "gateways[0].protocol: amneziawg is not supported"),
-    "1 mullvad openvpn": row(
-        gateway("mullvad", "openvpn"), "gateways[0].protocol: mullvad has switched OpenVPN off", USER, images=NEXT
-    ),
+    "1 mullvad openvpn": row(gateway("mullvad", "openvpn"), "gateways[0].protocol: mullvad has switched OpenVPN off", USER),
     "1 perfect privacy": row(
         gateway("perfect privacy", "openvpn"), "gateways[0].provider: Gluetun 3.42 has dropped perfect privacy", USER, images=NEXT
     ),
@@ -360,6 +365,11 @@ BAD: dict[str, Row] = {
             ("tunnel", "10.2.0.0/16", "overlaps 10.2.0.2/32 of the tunnel"),
         )
     },
+    "9 a node in the tunnel": row(
+        gateway(),
+        "gateways[0].wireguard.addresses: 10.2.0.1/32 of the tunnel is inside the nodes 10.2.0.1/32",
+        facts=dataclasses.replace(FACTS, nodes=(ipaddress.ip_network("10.2.0.1/32"),)),
+    ),
     "9 tunnel in pods": row(gateway("mullvad", addresses=("10.42.7.7/32",)), "of the tunnel is inside the pod range", facts=FACTS),
     # 10 DNS
     "10 type": row(settings(DNS_UPSTREAM_RESOLVER_TYPE="udp"), "not one of dot, doh, plain"),
@@ -434,6 +444,18 @@ BAD: dict[str, Row] = {
     "14 firewall": row(settings(FIREWALL="off"), "settings.FIREWALL: may not be set"),
     "14 dot": row(settings(DOT="off"), "settings.DOT: is an old name"),
     "14 unblock": row(settings(UNBLOCK="a.example"), "(set DNS_UNBLOCK_HOSTNAMES)"),
+    **{
+        f"14 old name {name}": row(
+            settings(**{name: "x"}), f"gateways[0].settings.{name}: is an old name, which Gluetun would prefer to the one of today"
+        )
+        for name in variables.RENAMED
+        if name not in ("DOT", "UNBLOCK", "PASSWORD")
+    },
+    **{f"14 gone: {name}": row(settings(**{name: "off"}), f"settings.{name}: may not be set") for name in variables.FORBIDDEN},
+    **{
+        f"14 set by us: {name}": row(settings(**{name: "x"}), f"settings.{name}: is set by this collection")
+        for name in variables.OURS
+    },
     "14 old secret": row(settings(PASSWORD="x"), "(set credentials openvpn_password)"),
     "14 firewall off": row(settings(FIREWALL_ENABLED_DISABLING_IT_SHOOTS_YOU_IN_YOUR_FOOT="off"), "may not be set"),
     "14 pod-gateway's": row(settings(VPN_BLOCK_OTHER_TRAFFIC="true"), "of the pod-gateway image"),
@@ -458,6 +480,19 @@ def test_bad_input_is_refused_with_its_path(name: str) -> None:
     assert any(expected in text for text in texts), texts
     assert not any(KEY in text or TOKEN in text for text in texts), "a secret stands in a message"
 
+
+#: Every contact of Gluetun with the outside, led to one place or switched off.
+LAB = {
+    "HEALTH_TARGET_ADDRESSES": "203.0.113.5:8080",
+    "HEALTH_ICMP_TARGET_IPS": "203.0.113.5",
+    "HEALTH_RESTART_VPN": "off",
+    "PUBLICIP_API": "echoip#http://203.0.113.5:8080",
+    "VERSION_INFORMATION": "off",
+    "UPDATER_PERIOD": "0",
+    "WIREGUARD_MTU": "1320",
+    "BLOCK_MALICIOUS": "off",
+    "DNS_UPDATE_PERIOD": "0",
+}
 
 GOOD: dict[str, Row] = {
     "a pinned server at the provider's own port": row(gateway(endpoint_ip="203.0.113.7", endpoint_port=51820), ""),
@@ -484,6 +519,13 @@ GOOD: dict[str, Row] = {
     "a Secret nobody has read": row(gateway("airvpn", credentials_secret="s"), ""),
     "declared IPv6 is left out": row(gateway("mullvad", addresses=("10.9.0.2/32", "fd00::2/128")), "", facts=FACTS),
     "vpn.forward alone": row(gateway(), "", apps=(FORWARDING,)),
+    **{
+        f"a lab in which nothing goes out, {release}": row(settings(**{**LAB, **more}), "", images=images)
+        for release, images, more in (
+            ("3.41", Images(), {"DNS_ADDRESS": "203.0.113.53"}),
+            ("3.42", NEXT, {"DNS_UPSTREAM_PLAIN_ADDRESSES": "203.0.113.53:53", "IPV6_CHECK_ADDRESSES": "203.0.113.5:53"}),
+        )
+    },
 }
 
 
@@ -527,7 +569,7 @@ def test_faults_of_the_list_need_no_credentials(entry: Gateway, path: str) -> No
         (gateway("windscribe", addresses=("10.9.0.2/32",)), SECRET, "preshared key in practice"),
         (gateway("hidemyass", "openvpn"), USER, "has dropped OpenVPN"),
         (gateway("slickvpn", "openvpn"), USER, "weak TLS"),
-        (gateway("mullvad", "openvpn"), USER, "switched OpenVPN off"),
+        (settings(VPN_PORT_FORWARDING="on"), SECRET, "whether the provider hands out a port"),
         (gateway(server={"countries": ("NL",), "cities": ("x",)}), SECRET, "no server matches"),
         (gateway("custom", "openvpn"), {"openvpn_custom_config": OVPN + "remote 203.0.113.10\n"}, "only the first is used"),
         (gateway("mullvad", addresses=("10.9.0.2/32", "fd00::2/128")), SECRET, "left out"),
