@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from .._manifests.waypoints import OWN as WAYPOINT
 from .._topology.model import App
 from . import check_outside
 from .declared import Declared
@@ -79,6 +80,10 @@ def blocked(engine: Engine, known: Declared) -> Iterator[Finding]:
                 witness=flow(one.name, other.name, left),
             )
     for app, why in known.missing:
+        if why == WAYPOINT:
+            message = "its waypoint has no pods: what should pass through it goes past it, and its rules hold nothing"
+            yield Finding("waypoint-missing", WARNING, app, message, "create the waypoint, or remove istio.io/use-waypoint")
+            continue
         yield Finding("declared-missing", INFO, app, f"declared ({why}), and no pod is there for the other side")
     for app, why in known.unknown.items():
         yield Finding("edges-unknown", WARNING, app, f"what it declares cannot be told: {why}")

@@ -12,15 +12,23 @@ from html import escape
 from typing import Any
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1c2733;background:#fff}
-h1,h2{line-height:1.2}table{border-collapse:collapse}td,th{padding:.25rem .5rem;text-align:left;vertical-align:top}
-.m td{border:1px solid #d5dce3;text-align:center;min-width:1.4rem}.m th.c{writing-mode:vertical-rl;font-weight:500}
-.allowed{background:#f6c7c0}.allowed.want{background:#bfe3c8}.denied{background:#f4f6f8}.implementation-defined{background:#fbe7a9}
-.self{background:#dfe5ea}.error{color:#a8201a;font-weight:600}.warning{color:#8a5a00;font-weight:600}.info{color:#46586a}
-svg text{font:12px system-ui,sans-serif;fill:currentColor}.scroll{overflow:auto}
-@media(prefers-color-scheme:dark){body{background:#141a20;color:#dbe4ec}.m td{border-color:#34414d}.denied{background:#1d252d}
-.allowed{background:#6b2b25}.implementation-defined{background:#63531b}.self{background:#2a343d}.error{color:#ff8a80}.warning{color:#ffc966}
-.info{color:#9fb2c4}}
+:root{color-scheme:light dark;--ink:#1c2733;--soft:#46586a;--line:#d5dce3;--page:#fff;--closed:#f4f6f8;--self:#dfe5ea;
+--open:#bcd3ea;--out:#f6c7c0;--maybe:#fbe7a9;--error:#a8201a;--warning:#8a5a00;--way:#5d7f9d;--lead:#c0392b;--dot:#2f5d86}
+@media(prefers-color-scheme:dark){:root{--ink:#dbe4ec;--soft:#9fb2c4;--line:#34414d;--page:#141a20;--closed:#1d252d;--self:#2a343d;
+--open:#27496b;--out:#6b2b25;--maybe:#63531b;--error:#ff8a80;--warning:#ffc966;--way:#7fa3c2;--lead:#ff7a6b;--dot:#8fb8dc}}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:110rem;padding:0 1rem;color:var(--ink);background:var(--page)}
+h1,h2{line-height:1.2}p{max-width:60rem}table{border-collapse:collapse}
+td,th{padding:.25rem .5rem;text-align:left;vertical-align:top}
+.m td{border:1px solid var(--line);text-align:center;min-width:1rem;padding:.1rem .3rem;background:var(--closed)}
+.m th{white-space:nowrap;font-weight:500;font-size:13px}
+.m th.c{writing-mode:vertical-rl;vertical-align:bottom;transform:rotate(180deg)}
+.m tr>th:first-child{position:sticky;left:0;background:var(--page)}.m tr:hover>*{outline:1px solid var(--way)}
+.m td.self{background:var(--self)}.m td.allowed{background:var(--open)}.m td.out{background:var(--out)}
+.m td.implementation-defined{background:var(--maybe)}
+.error{color:var(--error);font-weight:600}.warning{color:var(--warning);font-weight:600}.info{color:var(--soft)}
+svg{display:block;width:100%;max-width:64rem;height:auto;margin:auto}svg text{font:11px system-ui,sans-serif;fill:var(--ink)}
+.way{fill:none;stroke:var(--way);stroke-opacity:.6}.lead{stroke:var(--lead)}.perhaps{stroke-dasharray:4 3}.way:hover{stroke-width:3}
+.tip{fill:var(--way)}.dot{fill:var(--dot)}.scroll{overflow-x:auto}.f td{border-top:1px solid var(--line)}
 """
 
 
@@ -29,7 +37,7 @@ def page(found: dict[str, Any], findings: Iterable[dict[str, Any]], title: str) 
     listed = list(findings)
     counts = {name: sum(1 for item in listed if item["severity"] == name) for name in ("error", "warning", "info")}
     summary = f"{counts['error']} errors, {counts['warning']} warnings, {counts['info']} notes."
-    legend = "Red: reaches. Yellow: left to the implementation. Grey: closed. Point at a cell for the ports."
+    legend = "Rows reach columns. Blue: open. Red: open to the internet. Yellow: left to the implementation. Grey: closed."
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
@@ -38,8 +46,8 @@ def page(found: dict[str, Any], findings: Iterable[dict[str, Any]], title: str) 
         f"<p>{summary} Read as {escape(found['profile'])} reads policies.</p>",
         "<h2>Who reaches whom</h2>",
         _picture(found),
+        f"<p>{legend} Point at a cell or a line for the ports.</p>",
         f'<div class="scroll">{_table(found)}</div>',
-        f"<p>{legend}</p>",
         "<h2>Findings</h2>",
         _findings(listed),
         "</body></html>",
@@ -60,8 +68,9 @@ def _table(found: dict[str, Any]) -> str:
 def _cell(source: str, target: str, cell: dict[str, str]) -> str:
     verdict = cell["verdict"]
     sign = {"allowed": "+", "implementation-defined": "?"}.get(verdict, "")
+    kind = "out" if verdict == "allowed" and target == "internet" else verdict
     tip = escape(f"{source} to {target}: {cell['ports'] or verdict}")
-    return f'<td class="{verdict}" title="{tip}">{sign}</td>'
+    return f'<td class="{kind}" title="{tip}">{sign}</td>'
 
 
 def _picture(found: dict[str, Any]) -> str:
@@ -69,37 +78,37 @@ def _picture(found: dict[str, Any]) -> str:
     names = found["names"]
     if not 1 < len(names) <= 60:
         return ""
-    radius, middle = 210, (430, 270)
-    places = [
-        (
-            middle[0] + radius * math.cos(2 * math.pi * index / len(names)),
-            middle[1] + radius * math.sin(2 * math.pi * index / len(names)),
-        )
-        for index in range(len(names))
-    ]
+    radius = max(150, 7 * len(names))  # so that neighbours on the circle keep a line's height between them
+    edge = radius + 12 + 6 * max(len(name) for name in names)
+    turns = [2 * math.pi * index / len(names) for index in range(len(names))]
+    places = [(radius * math.cos(turn), radius * math.sin(turn)) for turn in turns]
     lines = []
     for source, row in enumerate(found["rows"]):
         for target, cell in enumerate(row["cells"]):
             if cell["verdict"] in ("allowed", "implementation-defined") and source != target:
                 (x1, y1), (x2, y2) = places[source], places[target]
-                colour = "#c0392b" if names[target] == "internet" else "#5d7f9d"
-                dash = ' stroke-dasharray="4 3"' if cell["verdict"] != "allowed" else ""
+                kind = "way lead" if names[target] == "internet" else "way"
+                kind += " perhaps" if cell["verdict"] != "allowed" else ""
                 label = f"{names[source]} to {names[target]}: {cell['ports']}"
                 lines.append(
-                    f'<path d="M{x1:.0f},{y1:.0f} Q{middle[0]},{middle[1]} {x2:.0f},{y2:.0f}" fill="none" stroke="{colour}"'
-                    f' stroke-opacity=".55"{dash} marker-end="url(#a)"><title>{escape(label)}</title></path>'
+                    f'<path class="{kind}" d="M{x1:.0f},{y1:.0f} Q{(x1 + x2) / 6:.0f},{(y1 + y2) / 6:.0f} {x2:.0f},{y2:.0f}"'
+                    f' marker-end="url(#a)"><title>{escape(label)}</title></path>'
                 )
     dots = []
-    for name, (x, y) in zip(names, places, strict=True):
-        anchor = "start" if x >= middle[0] else "end"
-        shift = 9 if anchor == "start" else -9
-        dots.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="5" fill="#2f5d86"/>')
-        dots.append(f'<text x="{x + shift:.0f}" y="{y + 4:.0f}" text-anchor="{anchor}">{escape(name)}</text>')
+    for name, turn, (x, y) in zip(names, turns, places, strict=True):
+        # read outwards on the right half and inwards on the left, so that no name stands on its head
+        right = math.cos(turn) >= -1e-9
+        angle = math.degrees(turn) + (0 if right else 180)
+        anchor, shift = ("start", 9) if right else ("end", -9)
+        dots.append(f'<circle class="dot" cx="{x:.0f}" cy="{y:.0f}" r="4"/>')
+        place = f'transform="translate({x:.0f} {y:.0f}) rotate({angle:.1f})" x="{shift}" y="4" text-anchor="{anchor}"'
+        dots.append(f"<text {place}>{escape(name)}</text>")
     arrow = (
-        '<defs><marker id="a" viewBox="0 0 8 8" refX="12" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0,0 L8,4 L0,8 z" fill="#5d7f9d"/></marker></defs>'
+        '<defs><marker id="a" viewBox="0 0 8 8" refX="11" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
+        '<path class="tip" d="M0,0 L8,4 L0,8 z"/></marker></defs>'
     )
-    return f'<svg viewBox="0 0 860 540" role="img" aria-label="Who reaches whom">{arrow}{"".join(lines)}{"".join(dots)}</svg>'
+    box = f"{-edge} {-edge} {2 * edge} {2 * edge}"
+    return f'<svg viewBox="{box}" role="img" aria-label="Who reaches whom">{arrow}{"".join(lines)}{"".join(dots)}</svg>'
 
 
 def _findings(listed: list[dict[str, Any]]) -> str:
@@ -112,4 +121,4 @@ def _findings(listed: list[dict[str, Any]]) -> str:
         f"<td>{escape(item['mend'])}</td></tr>"
         for item in listed
     )
-    return f"<table><tr><th></th><th>what</th><th>where</th><th>why</th><th>mend</th></tr>{rows}</table>"
+    return f'<table class="f"><tr><th></th><th>what</th><th>where</th><th>why</th><th>mend</th></tr>{rows}</table>'

@@ -15,11 +15,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import calico_selector
+from .endpoints import Endpoint
 from .policy import ALLOW, DEFAULT_STAGE, DENY, EGRESS, INGRESS, PASS, Peers, Policy, Problem, Ref, Rule
 from .profiles import CALICO, Profile
 from .read_kubernetes import by_address
+from .reader import Reader
 from .sets import EVERY_PORT, EVERYWHERE, PROTOCOLS, Addresses, Intervals, Ports, network
-from .world import Endpoint, World
+from .world import World
 
 ACTIONS = {"allow": ALLOW, "deny": DENY, "pass": PASS, "next-tier": PASS, "log": ""}
 LAST = float("inf")
@@ -45,24 +47,11 @@ def read(
 ) -> tuple[Policy | None, list[Problem]]:
     """The policy and its problems; what cannot be read makes it a doubtful one, never a silent one."""
     reader = _Reader(Ref.of(manifest), world, profile)
-    spec = manifest.get("spec")
-    if not isinstance(spec, Mapping):
-        reader.bad("spec", "is no mapping")
-        return None, reader.problems
-    policy = reader.policy(spec, known)
-    return (None if any(problem.rejected for problem in reader.problems) else policy), reader.problems
+    spec = reader.spec_of(manifest)
+    return reader.result(None if spec is None else reader.policy(spec, known))
 
 
-class _Reader:
-    def __init__(self, ref: Ref, world: World, profile: Profile) -> None:
-        self.ref = ref
-        self.world = world
-        self.profile = profile
-        self.problems: list[Problem] = []
-
-    def bad(self, path: str, message: str) -> None:
-        self.problems.append(Problem("malformed", "error", self.ref, path, message, rejected=True))
-
+class _Reader(Reader):
     def policy(self, spec: Mapping[str, Any], known: Mapping[str, tuple[float, str]]) -> Policy:
         world = self.world
         subjects = self.pods(spec.get("selector"), "spec.selector") if spec.get("selector") else world.pods

@@ -16,6 +16,7 @@ from typing import Any
 from .policy import ALLOW, DEFAULT_STAGE, DENY, EGRESS, INGRESS, Peers, Policy, Problem, Ref, Rule
 from .profiles import CILIUM, Profile
 from .read_kubernetes import by_address, selector_faults
+from .reader import Reader
 from .sets import EVERY_PORT, EVERYWHERE, Addresses, Intervals, Ports, network
 from .world import World
 
@@ -42,19 +43,13 @@ def read(manifest: Mapping[str, Any], world: World, profile: Profile) -> tuple[l
         policy = reader.policy(spec)
         if policy is not None:
             found.append(policy)
-    return ([] if any(problem.rejected for problem in reader.problems) else found), reader.problems
+    return ([] if reader.refused else found), reader.problems
 
 
-class _Reader:
-    def __init__(self, ref: Ref, world: World, profile: Profile) -> None:
-        self.ref = ref
-        self.world = world
-        self.profile = profile
-        self.clusterwide = ref.kind == "CiliumClusterwideNetworkPolicy"
-        self.problems: list[Problem] = []
-
-    def bad(self, path: str, message: str) -> None:
-        self.problems.append(Problem("malformed", "error", self.ref, path, message, rejected=True))
+class _Reader(Reader):
+    @property
+    def clusterwide(self) -> bool:
+        return self.ref.kind == "CiliumClusterwideNetworkPolicy"
 
     def policy(self, spec: Mapping[str, Any]) -> Policy | None:
         if "nodeSelector" in spec:

@@ -16,6 +16,7 @@ from typing import Any
 from .policy import ADMIN_STAGE, ALLOW, BASELINE_STAGE, DENY, DIRECTIONS, EGRESS, PASS, Peers, Policy, Problem, Ref, Rule
 from .profiles import CLUSTER, Profile
 from .read_kubernetes import selector_faults
+from .reader import Reader
 from .sets import Addresses, Intervals, Ports, network
 from .world import World
 
@@ -24,24 +25,11 @@ ACTIONS = {"Accept": ALLOW, "Allow": ALLOW, "Deny": DENY, "Pass": PASS}
 
 def read(manifest: Mapping[str, Any], world: World, profile: Profile) -> tuple[Policy | None, list[Problem]]:
     reader = _Reader(Ref.of(manifest), world, profile)
-    spec = manifest.get("spec")
-    if not isinstance(spec, Mapping):
-        reader.bad("spec", "is no mapping")
-        return None, reader.problems
-    policy = reader.policy(spec)
-    return (None if any(problem.rejected for problem in reader.problems) else policy), reader.problems
+    spec = reader.spec_of(manifest)
+    return reader.result(None if spec is None else reader.policy(spec))
 
 
-class _Reader:
-    def __init__(self, ref: Ref, world: World, profile: Profile) -> None:
-        self.ref = ref
-        self.world = world
-        self.profile = profile
-        self.problems: list[Problem] = []
-
-    def bad(self, path: str, message: str) -> None:
-        self.problems.append(Problem("malformed", "error", self.ref, path, message, rejected=True))
-
+class _Reader(Reader):
     def policy(self, spec: Mapping[str, Any]) -> Policy:
         baseline = self.ref.kind == "BaselineAdminNetworkPolicy" or spec.get("tier") == "Baseline"
         if self.ref.kind == "ClusterNetworkPolicy" and spec.get("tier") not in ("Admin", "Baseline"):

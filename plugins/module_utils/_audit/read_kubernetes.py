@@ -15,6 +15,7 @@ from typing import Any
 
 from .policy import ALLOW, DEFAULT_STAGE, EGRESS, INGRESS, Peers, Policy, Problem, Ref, Rule
 from .profiles import KUBERNETES, Profile
+from .reader import Reader
 from .sets import EVERYWHERE, PROTOCOLS, Addresses, Intervals, Ports, network
 from .world import World
 
@@ -26,12 +27,8 @@ TYPES = {EGRESS: "Egress", INGRESS: "Ingress"}
 
 def read(manifest: Mapping[str, Any], world: World, profile: Profile) -> tuple[Policy | None, list[Problem]]:
     """The policy (None: an API server refuses it) and its problems."""
-    ref = Ref.of(manifest)
-    found = _Reader(ref, world, profile)
-    policy = found.policy(manifest)
-    if any(problem.rejected for problem in found.problems):
-        return None, found.problems
-    return policy, found.problems
+    reader = _Reader(Ref.of(manifest), world, profile)
+    return reader.result(reader.policy(manifest))
 
 
 def directions(spec: Mapping[str, Any]) -> tuple[str, ...]:
@@ -42,16 +39,7 @@ def directions(spec: Mapping[str, Any]) -> tuple[str, ...]:
     return (INGRESS, EGRESS) if spec.get("egress") else (INGRESS,)
 
 
-class _Reader:
-    def __init__(self, ref: Ref, world: World, profile: Profile) -> None:
-        self.ref = ref
-        self.world = world
-        self.profile = profile
-        self.problems: list[Problem] = []
-
-    def bad(self, path: str, message: str, mend: str = "") -> None:
-        self.problems.append(Problem("malformed", "error", self.ref, path, message, mend, rejected=True))
-
+class _Reader(Reader):
     def policy(self, manifest: Mapping[str, Any]) -> Policy | None:
         spec = manifest.get("spec")
         if spec is None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from .._errors import Fault, FaultsError
 from .._facts.model import Facts
 from .._topology.model import NamespaceRule, Topology
-from . import addresses, names, rules, segments_dialects, segments_layout
+from . import addresses, names, rules, segments_dialects, segments_layout, waypoints
 from .client_edges import Blocks, Edge, as_seen
 from .model import Desired, Live, Manifest, owner_labels
 from .segments_edges import AppEdges, collect
@@ -53,6 +53,7 @@ def build(topology: Topology, facts: Facts, live: Live, dialect: str = "auto") -
     faults = list(collected.faults)
     rules_by_namespace = namespace_rules(topology)
     faults += _platform_faults(topology, rules_by_namespace, live)
+    faults += _waypoint_faults(topology, rules_by_namespace, live)
     covered = [edges for edges in collected.apps if not edges.host_network]
     faults += segments_dialects.faults(topology, facts, covered, language)
     first: list[Manifest] = []
@@ -164,6 +165,26 @@ def _platform_faults(topology: Topology, known: dict[str, NamespaceRule], live: 
             message = f"its pods are in {role.namespace}, which is closed by default, and no app declares what they need"
             hint = f"declare it as an app there, or add netguard_namespaces: [{{name: {role.namespace}, default: open}}]"
             found.append(Fault(f"platform.{name}", message, hint))
+    return found
+
+
+def _waypoint_faults(topology: Topology, known: dict[str, NamespaceRule], live: Live) -> list[Fault]:
+    """A waypoint under default deny whose own needs nobody declared would be cut off, and what is bound to it with it."""
+    found = []
+    for position, app in enumerate(topology.apps):
+        if app.vpn is not None or not topology.users(app) or not known[app.namespace].mesh:
+            continue
+        for waypoint in waypoints.bound(app, live):
+            closed = waypoint.namespace in known and known[waypoint.namespace].default == "deny"
+            if closed and not any(
+                other.namespace == waypoint.namespace and waypoint.selector.matches(_labels(topology, live, other.key))
+                for other in topology.apps
+            ):
+                message = (
+                    f"it is reached through the waypoint {waypoint}, whose namespace is closed by default, and no app declares it"
+                )
+                hint = f"declare it as an app with pods {{{waypoints.GATEWAY_NAME}: {waypoint.name}}}, which uses istiod on 15012"
+                found.append(Fault(f"apps[{position}]", message, hint))
     return found
 
 

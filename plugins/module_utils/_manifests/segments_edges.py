@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 from .._errors import Fault
 from .._facts.model import Facts
 from .._topology.model import App, Network, Port, Selector, Topology
-from . import workloads
-from .client_edges import Blocks, Edge, EdgeBuilder, in_mesh
+from . import waypoints, workloads
+from .client_edges import HBONE, Blocks, Edge, EdgeBuilder, Pods, in_mesh
 from .model import Live
 from .workloads import PodSelector
+
+EGRESS, INGRESS = "egress", "ingress"
 
 #: Where CNIs write the addresses of their tunnel devices: traffic of a node to pods elsewhere comes from them.
 TUNNEL_ANNOTATIONS = (
@@ -98,13 +100,35 @@ class SegmentBuilder(EdgeBuilder):
         return AppEdges(
             app=app,
             selector=selector,
-            egress=(*self.egress(selector), *self._platform_egress()),
-            ingress=tuple(self._ingress(selector)),
+            egress=(*self.egress(selector), *self._platform_egress(), *self._to_waypoints(), *self._as_waypoint(EGRESS)),
+            ingress=(*self._ingress(selector), *self._from_waypoints(), *self._as_waypoint(INGRESS)),
             internet=internet,
             icmp=app.icmp,
             mesh=self.mesh,
             host_network=host,
         )
+
+    def _to_waypoints(self) -> Iterable[Edge]:
+        """What is bound to a waypoint is spoken to by way of that waypoint's pods."""
+        for key in dict.fromkeys(use.app for use in self.app.uses):
+            target = self.topology.app(key)
+            if self.mesh and in_mesh(self.topology, target.namespace):
+                for waypoint in waypoints.bound(target, self.live):
+                    yield Edge(Pods(waypoint.namespace, waypoint.selector), (HBONE,), f"waypoint of {key}")
+
+    def _from_waypoints(self) -> Iterable[Edge]:
+        if self.mesh and self.topology.users(self.app):
+            for waypoint in waypoints.bound(self.app, self.live):
+                yield Edge(Pods(waypoint.namespace, waypoint.selector), (HBONE,), waypoints.OWN)
+
+    def _as_waypoint(self, direction: str) -> Iterable[Edge]:
+        """The other ends of these edges, where this app is the waypoint."""
+        for other in waypoints.served(self.app, self.topology.apps, self.live):
+            users = [user for user in self.topology.users(other) if user.vpn is None and in_mesh(self.topology, user.namespace)]
+            if not in_mesh(self.topology, other.namespace) or other.vpn is not None or not users:
+                continue
+            for peer in [other] if direction == EGRESS else users:
+                yield Edge(self.pods(peer), (HBONE,), f"waypoint of {other.key}")
 
     def _is(self, role: Selector | None) -> bool:
         """Whether this app's pods are those of a part of the platform."""

@@ -18,6 +18,7 @@ READS = (
     *(Read(api_version, kind) for kind, api_version in WORKLOADS.items()),
     Read("v1", "Service"),
     Read("v1", "Node"),
+    Read("v1", "Namespace"),
 )
 
 
