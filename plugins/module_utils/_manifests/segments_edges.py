@@ -63,14 +63,23 @@ def tunnel_addresses(live: Live) -> tuple[Network, ...]:
     found: dict[Network, None] = {}
     for node in live.all("Node"):
         annotations = node["metadata"].get("annotations") or {}
-        written = [annotations[key] for key in TUNNEL_ANNOTATIONS if annotations.get(key)]
-        found.update(dict.fromkeys(ipaddress.ip_network(text, strict=False) for text in written))
+        written = [one for key in TUNNEL_ANNOTATIONS if (one := _network(annotations.get(key))) is not None]
+        found.update(dict.fromkeys(written))
         spec = node.get("spec") or {}
-        for text in [] if written else spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else []):
-            base = ipaddress.ip_network(text, strict=False).network_address
-            for offset in (0, 1):
-                found[ipaddress.ip_network(base + offset)] = None
+        for text in [] if written else spec.get("podCIDRs") or [spec.get("podCIDR")]:
+            piece = _network(text)
+            if piece is not None:
+                base = piece.network_address
+                found.update(dict.fromkeys(ipaddress.ip_network(base + offset) for offset in (0, 1)))
     return tuple(found)
+
+
+def _network(text: object) -> Network | None:
+    """None for what is no address: a file may hold anything."""
+    try:
+        return ipaddress.ip_network(text, strict=False) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def collect(topology: Topology, facts: Facts, live: Live) -> Collected:

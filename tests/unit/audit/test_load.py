@@ -57,6 +57,11 @@ ODD: dict[str, Any] = {
     "containers that are texts": {"spec": {"template": {"spec": {"containers": ["x"]}}}},
     "ports that are numbers": {"spec": {"template": {"spec": {"containers": [{"ports": [1]}]}}}},
     "labels of a pod that are a text": {"spec": {"template": {"metadata": {"labels": "x"}}}},
+    "addresses that are none": {"spec": {"podCIDR": "x", "podCIDRs": ["10.0.0.0/99", 1]}},
+    "annotations that are no addresses": {
+        "metadata": {"name": "x", "namespace": "a", "annotations": {"projectcalico.org/IPv4VXLANTunnelAddr": "x"}},
+        "spec": {},
+    },
     "labels that are numbers": {"spec": {"template": {"metadata": {"labels": {"a": 1}}, "spec": {}}}},
 }
 KINDS = (
