@@ -110,6 +110,7 @@ def _app_policy(topology: Topology, facts: Facts, edges: AppEdges) -> Manifest:
         edges.selector.manifest(),
         ingress=_ingress_rules([edges], facts),
         egress=egress_rules([edges], facts),
+        annotations=segments_dialects.comment(facts, [edges]),
     )
 
 
@@ -120,8 +121,9 @@ def _namespace_policy(
     expressions, faults = _without_clients(topology, live, namespace)
     ingress, egress = _ingress_rules(group, facts), egress_rules(group, facts)
     selector: Manifest = {"matchExpressions": expressions} if expressions else {}
+    labels, comment = owner_labels(topology.instance, PART), segments_dialects.comment(facts, group)
     manifest = rules.network_policy(
-        namespace, names.NAMESPACE_SEGMENT, owner_labels(topology.instance, PART), selector, ingress=ingress, egress=egress
+        namespace, names.NAMESPACE_SEGMENT, labels, selector, ingress=ingress, egress=egress, annotations=comment
     )
     return manifest, faults
 

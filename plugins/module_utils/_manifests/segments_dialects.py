@@ -18,7 +18,7 @@ from .._topology.model import Network, Port, Topology
 from . import names
 from .client_edges import Edge, Pods, means_nodes, overlap
 from .killswitch_deny import PINGS_PASS, calico_selector, cilium_pings
-from .model import Manifest, owner_labels
+from .model import PREFIX, Manifest, owner_labels
 from .segments_edges import AppEdges
 
 PART = "segments"
@@ -27,6 +27,8 @@ CILIUM_API = "cilium.io/v2"
 CALICO_APIS = ("projectcalico.org/v3", "crd.projectcalico.org/v1")
 #: Before Kubernetes' own policies, which Calico ranks at 1000.
 CALICO_ORDER = 900
+#: Annotation of a policy with rules that this CNI does not obey.
+INERT = PREFIX + "inert"
 
 
 def choose(dialect: str, facts: Facts) -> str:
@@ -61,6 +63,16 @@ def faults(topology: Topology, facts: Facts, apps: Iterable[AppEdges], dialect: 
                 for why in cut
             ]
     return found
+
+
+def comment(facts: Facts, group: Iterable[AppEdges]) -> dict[str, str]:
+    """Annotations of a NetworkPolicy that says which of its rules match nothing on this CNI; none where all of them do."""
+    if facts.cni.name != "cilium" or facts.cni.ipblock_matches_nodes is True:
+        return {}
+    whys = dict.fromkeys(edge.why for edges in group for edge in (*edges.egress, *edges.ingress) if _nodes_alone(edge, facts))
+    if not whys:
+        return {}
+    return {INERT: f"Cilium matches no node by address; the CiliumNetworkPolicy beside this one says: {', '.join(whys)}"}
 
 
 def _nodes_alone(edge: Edge, facts: Facts) -> bool:

@@ -246,6 +246,19 @@ def test_cilium_is_told_of_nodes_and_the_api_server_in_its_own_words() -> None:
     assert found["ingress"][0]["fromEntities"] == ["kube-apiserver", "remote-node", "host"]
 
 
+@pytest.mark.parametrize("layout", ["app", "namespace"])
+def test_rules_that_match_nothing_on_cilium_are_said_to(layout: str) -> None:
+    spaces = [{"name": "media", "layout": layout}]
+    apps = [app("web", kube_api=True, webhook=9443, external=[{"to": "192.168.1.10", "ports": [8006]}])]
+    for facts, said in ((CILIUM, "kube_api, webhook called by the API server"), (FACTS, "")):
+        objects = build(apps, facts, namespaces=spaces).desired.objects
+        written = [
+            item["metadata"].get("annotations", {}) for item in objects if item["metadata"]["name"].startswith("netguard-segment")
+        ]
+        assert said in written[0].get("homelab.netguard/inert", "")
+        assert bool(written[0]) == bool(said)
+
+
 def test_calico_is_told_of_pings() -> None:
     built = build([app("web", icmp=["10.0.1.1", "fd00::1"])])
     found = next(item for item in built.desired.objects if item["apiVersion"] == "crd.projectcalico.org/v1")
