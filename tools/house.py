@@ -15,6 +15,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Licence, imports, the argument specification and a call.
+LONGEST_MODULE = 40
 HEADER = "SPDX-License-Identifier: GPL-3.0-or-later"
 SKIPPED = {".venv", "build", ".git", ".ansible", ".cache", "collections"}
 
@@ -88,6 +90,45 @@ def modules() -> list[str]:
     return faults
 
 
+def thin() -> list[str]:
+    """A module file is documentation, options and a call: what else it holds is a few lines."""
+    faults = []
+    for path in sorted((ROOT / "plugins" / "modules").glob("[!_]*.py")):
+        text = path.read_text()
+        documents = 0
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+                documents += (node.end_lineno or node.lineno) - node.lineno + 1
+        rest = len(text.splitlines()) - documents
+        if rest > LONGEST_MODULE:
+            faults.append(f"{path.relative_to(ROOT)}: {rest} lines beside its documentation, more than {LONGEST_MODULE}")
+    return faults
+
+
+def scans(paths: list[Path]) -> list[str]:
+    """Ansible ships what is imported: a package that is searched at run time is empty there."""
+    found = [path for path in paths if path.is_relative_to(ROOT / "plugins")]
+    words = ("pkgutil", "import_module", "__import__")
+    return [
+        f"{path.relative_to(ROOT)}: {word} finds nothing in a module's payload"
+        for path in found
+        for word in words
+        if word in path.read_text()
+    ]
+
+
+def tasks() -> list[str]:
+    """Roles and playbooks run our modules; no kubectl, no object by object."""
+    faults = []
+    for folder in ("roles", "playbooks"):
+        for path in sorted((ROOT / folder).rglob("*.yml")):
+            text = path.read_text()
+            for word in ("ansible.builtin.command:", "ansible.builtin.shell:", "kubernetes.core."):
+                if word in text:
+                    faults.append(f"{path.relative_to(ROOT)}: {word.rstrip(':.')} in a task; our modules do that, in one call")
+    return faults
+
+
 def roles() -> list[str]:
     """Every role documents its interface."""
     needed = ("README.md", "meta/argument_specs.yml", "meta/main.yml")
@@ -102,7 +143,7 @@ def roles() -> list[str]:
 
 def main() -> int:
     paths = sources()
-    faults = [*headers(paths), *packages(paths), *layering(paths), *modules(), *roles()]
+    faults = [*headers(paths), *packages(paths), *layering(paths), *modules(), *thin(), *scans(paths), *tasks(), *roles()]
     for fault in faults:
         print(fault)
     return int(bool(faults))

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._errors import NetguardError
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests import admission
+from ansible_collections.homelab.netguard.plugins.module_utils._operations import killswitch_proof
 from ansible_collections.homelab.netguard.tests.cluster import crds
 from killswitch_lab import MERGE, Lab, Refused, opened
 
@@ -34,17 +36,22 @@ def actions(result: dict[str, Any]) -> list[tuple[str, str]]:
     return sorted((item["kind"], item["action"]) for item in result["objects"])
 
 
+def ours(item: dict[str, Any]) -> Any:
+    """What of an object only a writer changes: the server's controllers write the status of a policy whenever they come to it."""
+    meta = {key: value for key, value in item["metadata"].items() if key not in ("resourceVersion", "managedFields")}
+    managed = [entry for entry in item["metadata"]["managedFields"] if entry.get("subresource") != "status"]
+    return item["spec"], meta, managed
+
+
 def test_a_run_writes_policy_before_admission_proves_both_and_a_second_writes_nothing(lab: Lab) -> None:
     lab.create(lab.workload("Deployment"))
     result = lab.run([QBIT])
     assert [item["kind"] for item in result["objects"]] == ["NetworkPolicy", *[POLICY] * 2, *[BINDING] * 3]
     assert result["proven"] == [f"{lab.namespace}/qbit"]
-    versions = [item["metadata"]["resourceVersion"] for item in (killswitch(lab), lab.policy(POLICY), lab.policy(BINDING)) if item]
+    written = [ours(item) for item in (killswitch(lab), lab.policy(POLICY), lab.policy(BINDING)) if item]
     again = lab.run([QBIT])
     assert (again["changed"], again["objects"]) == (False, [])
-    assert [
-        item["metadata"]["resourceVersion"] for item in (killswitch(lab), lab.policy(POLICY), lab.policy(BINDING)) if item
-    ] == versions
+    assert [ours(item) for item in (killswitch(lab), lab.policy(POLICY), lab.policy(BINDING)) if item] == written
 
 
 def test_check_mode_writes_nothing_and_lists_everything(lab: Lab) -> None:
@@ -300,6 +307,7 @@ def test_calicos_hard_deny_is_written_protected_and_exchanged(lab: Lab) -> None:
     lab.create(lab.workload("Deployment"))
     result = lab.run([QBIT | {"external": [{"to": "192.168.1.10/32"}]}])
     assert [item["kind"] for item in result["objects"]][:2] == ["NetworkPolicy", "GlobalNetworkPolicy"]
+    assert not [note for note in result["notes"] if "not protected" in note]
     name = next(item["name"] for item in result["objects"] if item["kind"] == "GlobalNetworkPolicy")
     path = lab.cluster.resources.find("crd.projectcalico.org/v1", "GlobalNetworkPolicy").path("", name)
     with pytest.raises(Refused, match="cannot be deleted"):
@@ -322,6 +330,18 @@ def test_calicos_hard_deny_is_written_protected_and_exchanged(lab: Lab) -> None:
         lab.send("DELETE", path.replace(name, f"first-{lab.instance}"))
     result = lab.run([QBIT], dialect="networkpolicy")
     assert ("GlobalNetworkPolicy", "deleted") in actions(result)
+
+
+@pytest.mark.usefixtures("calico")
+def test_a_hard_deny_that_nothing_protects_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where another server serves the API, which knows nothing of admission policies."""
+    lab.facts["cni"]["policy_apis"] = ["crd.projectcalico.org/v1"]
+    lab.create(lab.workload("Deployment"))
+    monkeypatch.setattr(killswitch_proof, "DENY_PATIENCE", 1.0)
+    whole = admission.protection
+    monkeypatch.setattr(admission, "protection", lambda topology, _dialects=(): whole(topology))
+    (note,) = [note for note in lab.run([QBIT])["notes"] if "not protected" in note]
+    assert note.startswith("GlobalNetworkPolicy (crd.projectcalico.org/v1) is not protected against deletion")
 
 
 def test_a_hundred_clients_in_one_namespace(lab: Lab) -> None:
@@ -387,6 +407,7 @@ def test_other_hard_denies_are_valid_stable_protected_and_removed(lab: Lab, dial
     lab.facts["dns"]["node_local_ip"] = "169.254.20.10"
     result = lab.run([app])
     assert result["policies"][0]["hard_deny"] == [dialect]
+    assert not [note for note in result["notes"] if "not protected" in note]
     assert lab.run([app])["changed"] is False
     (found,) = lab.cluster.list(api, kind, label_selector=f"homelab.netguard/instance={lab.instance}")
     path = lab.cluster.resources.find(api, kind).path(found["metadata"].get("namespace", ""), found["metadata"]["name"])

@@ -72,6 +72,7 @@ def operation(context: Context) -> dict[str, Any]:
     if guard.waves and not context.rendered and not context.check_mode:
         present = [edges for edges in built.edges if edges not in missing]
         proven = killswitch_proof.prove(context, live, present, outcome.actions, images)
+        notes += killswitch_proof.unprotected(context, built.desired.objects, outcome.actions) if present else []
     kept = [] if context.rendered else _drop(context, outcome, owned, live, built, guard)
     openings = [] if context.rendered else reopen.reopened_by(context.topology, facts, live, built.desired.objects)
     result = outcome.result() | {

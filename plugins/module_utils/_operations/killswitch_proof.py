@@ -24,6 +24,8 @@ from .._module import Context
 #: A fresh policy and binding take 0.6 to 0.8 s to be in force (measured). Where a thousand are written at once it takes minutes
 #: on a small server, but some come into force every few seconds: patience counts from the last of them.
 PATIENCE = 60.0
+#: The protection was seen in force by then, for NetworkPolicies.
+DENY_PATIENCE = 10.0
 PAUSE = 0.2
 #: What a pause grows to: each attempt costs the server an evaluation of every policy of the namespace.
 LONG_PAUSE = 2.0
@@ -139,13 +141,46 @@ def _prove_protection(context: Context, edges: ClientEdges, patience: Patience) 
         "metadata": {"name": names.killswitch(edges.app), "namespace": edges.app.namespace},
     }
     name = admission.protection_name(context.topology)
-    answer = wait_until(
-        lambda: context.online.dry_run("DELETE", policy), lambda status, text: status == 403 and name in text, patience
-    )
+    answer = _deletion_goes(context, policy, name, patience)
     if answer:
         raise NetguardError(
             f"the kill switches are not protected: {name} should refuse their deletion, and a dry run answered {answer}"
         )
+
+
+def kinds_of(objects: Iterable[Manifest]) -> list[Manifest]:
+    """The first object of each API and kind other than NetworkPolicy: the hard denies, one for all of its kind."""
+    found: dict[tuple[str, str], Manifest] = {}
+    for item in objects:
+        found.setdefault((item["apiVersion"], item["kind"]), item)
+    return [item for (_api, kind), item in found.items() if kind != "NetworkPolicy"]
+
+
+def unprotected(context: Context, denies: Iterable[Manifest], written: Iterable[Action]) -> list[str]:
+    """Tries to delete a hard deny of each kind, where the protection was written in this run; a sentence for each that could go.
+
+    No error: an API that another server serves (Calico's own) may know nothing of admission policies, and the deny holds packets
+    all the same.
+    """
+    name = admission.protection_name(context.topology)
+    if not any(action.key.name == name for action in written):
+        return []
+    said = []
+    for deny in kinds_of(denies):
+        answer = _deletion_goes(context, deny, name, Patience(DENY_PATIENCE))
+        if answer:
+            said.append(
+                f"{deny['kind']} ({deny['apiVersion']}) is not protected against deletion: {name} should refuse it, and a dry run"
+                f" answered {answer}"
+            )
+    return said
+
+
+def _deletion_goes(context: Context, item: Manifest, policy: str, patience: Patience) -> str:
+    """Empty once `policy` refuses the deletion of an object in a dry run, else the last answer."""
+    return wait_until(
+        lambda: context.online.dry_run("DELETE", item), lambda status, text: status == 403 and policy in text, patience
+    )
 
 
 def accepted(context: Context, pod: Manifest) -> None:
