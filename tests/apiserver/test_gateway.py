@@ -182,6 +182,7 @@ def test_first_run_second_run_and_removal(home: Home, server: Any) -> None:
     assert int(policy["metadata"]["resourceVersion"]) < int(pod.metadata.resourceVersion)
     assert first["gateways"][0]["pods"] == {"homelab.netguard/gateway": "proton", "homelab.netguard/instance": home.instance}
     assert first["cluster"]["id"]
+    assert "manifests" not in first, "a large answer costs more than the work"
 
     before = home.versions()
     mark = server.mark()
@@ -193,6 +194,10 @@ def test_first_run_second_run_and_removal(home: Home, server: Any) -> None:
     assert second["counts"] == {"unchanged": len(EVERYTHING) + 1}
     assert "diff" not in second
     assert home.versions() == before
+    asked = home.run(check=True, return_manifests=True)["manifests"]
+    assert {(item["kind"], item["metadata"]["name"]) for item in asked} == {*EVERYTHING, ("Namespace", home.vpn)} - {
+        ("Secret", f"{BASE}-credentials")
+    }
 
     check = home.run(check=True, state="absent")
     assert actions(check)["deleted"] == {*EVERYTHING, ("Namespace", home.vpn)}
