@@ -37,16 +37,25 @@ KUBECTL = ("kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf")
 MARKER = "0x4e45544755415244"
 ECHO = f"@th,224,16 0x0800 @th,240,8 0x45 @th,256,16 <= 128 @th,312,8 1 @th,400,8 {{ 0, 8 }} @th,464,64 != {MARKER}"
 QUESTIONS = (f"udp dport 48879 {ECHO}", "udp dport 48880 @th,160,64 0x0767617465776179")
+#: The internet's host that unguarded applications alone talk to, and the cluster's own ranges.
+UNGUARDED, OWN = "203.0.113.81", "10.244.0.0/16, 10.96.0.0/16"
 AWAY = f'iifname "{BRIDGE}" oifname != "{BRIDGE}"'
 GUARD = f"""table inet netguard_lab {{
   counter leak {{ }}
   counter question {{ }}
   counter tunnel {{ }}
+  counter unguarded {{ }}
+  counter own {{ }}
   chain forward {{
     type filter hook forward priority -10
     {AWAY} {QUESTIONS[0]} counter name question drop
     {AWAY} {QUESTIONS[1]} counter name question drop
     {AWAY} ip saddr {ENDPOINT} udp sport 51820 counter name tunnel drop
+    {AWAY} ip saddr {UNGUARDED} counter name unguarded drop
+    {AWAY} ip daddr {UNGUARDED} counter name unguarded drop
+    {AWAY} udp dport {{ 48879, 48880 }} counter name leak drop
+    {AWAY} ip daddr {{ {OWN} }} udp dport != 7 @th,64,64 != {MARKER} counter name own drop
+    {AWAY} ip daddr {{ {OWN} }} meta l4proto tcp counter name own drop
     {AWAY} counter name leak drop
   }}
 }}
@@ -183,7 +192,8 @@ def container(name: str, address: str, words: list[str], command: list[str]) -> 
 def leaked() -> tuple[int, int]:
     """Packets that tried to leave the machine from the kind bridge: the host guard's counters, of questions to a gateway apart.
 
-    The server's encrypted packets to a gateway's pod that is gone are neither.
+    Neither are the server's encrypted packets to a gateway's pod that is gone, what an unguarded application sends and gets, and
+    what a node that has just booted, without its routes, sends to pods and Services of its own cluster (kubelet, declared uses).
     """
     listed = json.loads(run("nft", "--json", "list", "table", "inet", "netguard_lab"))["nftables"]
     counts = {entry["counter"]["name"]: int(entry["counter"]["packets"]) for entry in listed if "counter" in entry}

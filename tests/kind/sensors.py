@@ -21,14 +21,14 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..cluster import kind_cluster
 from .field import FieldError, node, nodes, run
 
-CONTROL = "203.0.113.81"
-TUNNELS = ("10.2.0.2", "10.2.0.3")
+CONTROL = kind_cluster.UNGUARDED
 #: The lab's internet, and a network that no node has a route to: what is sent there would leave through the home's own router.
 RANGES = ", ".join((*kind_cluster.RANGES, "192.0.2.0/24"))
 #: The first eight bytes of the applications' marker: in clear towards the VPN's port they are a leak too.
@@ -163,6 +163,7 @@ sent = [
     (48879, inside(6, struct.pack("!HHIIBBHHH", 7, 80, 0, 0, 0x50, 2, 512, 0, 0))),
     (48879, b"NETGUARD-PROBE" + bytes(60)),
     (48880, dns([b"netguard-probe-1", b"lab", b"test"])),
+    (7, b"NETGUARD-PROBE"),
 ]
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
     for port, content in sent:
@@ -186,20 +187,21 @@ def tells_apart() -> None:
 def look(asleep: tuple[str, ...] = ()) -> Seen:
     """What every sensor has counted; `asleep`: nodes that stand still and cannot be asked."""
     seen = Seen()
-    for name in nodes():
-        if name in asleep:
-            continue
-        counted = _listed(name)
+    awake = [name for name in nodes() if name not in asleep]
+    with ThreadPoolExecutor() as pool:
+        counted = {name: pool.submit(_listed, name) for name in (*awake, kind_cluster.FAR)}
+        asked = {name: pool.submit(run, "docker", "logs", name) for name in (kind_cluster.DNS, kind_cluster.FAR)}
+    for name in awake:
         for sensor, table in (("S1 uplink", "netguard_s1"), ("S4 pod", "netguard_s4")):
-            _add(seen, f"{sensor} {name}", counted.get(table, {}))
-    far = _listed(kind_cluster.FAR).get("netguard_s2", {})
+            _add(seen, f"{sensor} {name}", counted[name].result().get(table, {}))
+    far = counted[kind_cluster.FAR].result().get("netguard_s2", {})
     _add(seen, "S2 clear", far)
     seen.vpn = far["vpn"]
     seen.leaks["S3 host"], seen.questions = kind_cluster.leaked()
-    asked = [line for line in run("docker", "logs", kind_cluster.DNS).splitlines() if "query" in line and "netguard-probe" in line]
-    seen.leaks["S5 names upstream"] = len(asked)
-    public = [line.split() for line in run("docker", "logs", kind_cluster.FAR).splitlines() if line.startswith("dns ")]
-    seen.leaks["S5 names in clear"] = sum(len(words) > 1 and words[1] not in TUNNELS for words in public)
+    upstream = asked[kind_cluster.DNS].result().splitlines()
+    seen.leaks["S5 names upstream"] = sum("query" in line and "netguard-probe" in line for line in upstream)
+    # the internet's resolver says who asked it unless it was through the tunnel
+    seen.leaks["S5 names in clear"] = sum(line.startswith("dns ") for line in asked[kind_cluster.FAR].result().splitlines())
     return seen
 
 

@@ -4,8 +4,9 @@
 
 """The far side of the lab, one container: a WireGuard peer, and "the internet" that answers with the source it sees.
 
-Both documentation ranges are local here: HTTP on 80 and UDP on 7 answer with the caller's address, 53 answers names and prints
-who asked. What comes out of the tunnel is answered whatever its destination, and nothing is ever passed on.
+Both documentation ranges are local here: HTTP on 80 and UDP on 7 answer with the caller's address, 53 answers names and prints who
+asked unless it was through the tunnel. What comes out of the tunnel is answered whatever its destination, and nothing is ever
+passed on.
 
 Environment: SERVER_KEY (base64), CLIENTS (public key=address,...), LAB_NETWORK (where the nodes are).
 """
@@ -77,6 +78,7 @@ def datagrams() -> None:
     """UDP echo that answers with the caller's address, and names."""
     servers = {bound(socket.SOCK_DGRAM, host, 7): "echo" for host in HOSTS}
     servers[bound(socket.SOCK_DGRAM, RESOLVER, 53)] = "dns"
+    inside = clients().values()
     while True:
         for server in select.select(list(servers), [], [])[0]:
             try:
@@ -84,7 +86,8 @@ def datagrams() -> None:
                 if servers[server] == "echo":
                     server.sendto(caller[0].encode(), caller)
                     continue
-                print("dns", caller[0], name_of(data), flush=True)
+                if caller[0] not in inside:
+                    print("dns", caller[0], name_of(data), flush=True)
                 answer = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(HOSTS[0])
                 server.sendto(data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:] + answer, caller)
             except (OSError, IndexError) as error:
@@ -97,6 +100,11 @@ def names_by_tcp() -> None:
         server.accept()[0].close()
 
 
+def clients() -> dict[str, str]:
+    """The tunnel's other ends: public key to address."""
+    return dict(item.rsplit("=", 1) for item in os.environ["CLIENTS"].split(","))
+
+
 def tunnel() -> None:
     # wireguard-go answers from the route's source address
     run("ip", "route", "replace", os.environ["LAB_NETWORK"], "dev", "eth0", "src", ENDPOINT)
@@ -106,13 +114,12 @@ def tunnel() -> None:
             break
         time.sleep(0.05)
     lines = ["set=1", f"private_key={base64.b64decode(os.environ['SERVER_KEY']).hex()}", "listen_port=51820"]
-    clients = dict(item.rsplit("=", 1) for item in os.environ["CLIENTS"].split(","))
-    for key, address in clients.items():
+    for key, address in clients().items():
         lines += [f"public_key={base64.b64decode(key).hex()}", f"allowed_ip={address}/32"]
     wireguard.configure("wg0", "\n".join(lines))
     run("ip", "address", "add", "10.2.0.1/32", "dev", "wg0")
     run("ip", "link", "set", "wg0", "mtu", "1320", "up")
-    for address in clients.values():
+    for address in clients().values():
         run("ip", "route", "add", f"{address}/32", "dev", "wg0")
     run("ip", "rule", "add", "iif", "wg0", "lookup", "100")
     run("ip", "route", "add", "local", "default", "dev", "lo", "table", "100")
