@@ -72,7 +72,7 @@ def test_lists_come_in_pages_and_whole(lab: Lab, monkeypatch: pytest.MonkeyPatch
 def test_an_api_that_is_not_there_costs_one_request(lab: Lab) -> None:
     cluster = connect(lab.server.kubeconfig)
     before = lab.server.mark()
-    for _ in range(3):
+    for _turn in range(3):
         with pytest.raises(Absent):
             cluster.list("example.org/v1", "Thing")
         with pytest.raises(Absent):

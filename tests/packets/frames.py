@@ -83,7 +83,7 @@ class Sender:
             if bypass:
                 raw.setsockopt(263, PACKET_QDISC_BYPASS, 1)
             raw.bind((self.interface, 0))
-            for _ in range(count):
+            for _turn in range(count):
                 with contextlib.suppress(OSError):
                     taken += bool(raw.send(data))
                 time.sleep(0.02)
@@ -103,7 +103,7 @@ class Sender:
             try:
                 if sport:
                     made.bind(("::" if ":" in address else "0.0.0.0", sport))
-                for _ in range(count):
+                for _turn in range(count):
                     made.sendto(body, (address, port))
                     with contextlib.suppress(TimeoutError):
                         result = made.recv(4096).decode(errors="replace")

@@ -35,7 +35,7 @@ class Failure(Exception):
 
 
 def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if check and done.returncode:
         raise Failure(f"{' '.join(command)}: {done.stderr.strip()}")
     return done

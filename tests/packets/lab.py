@@ -55,7 +55,7 @@ IMAGE_TOOLS = (
 def sh(
     command: Sequence[str], *, check: bool = True, text: str | None = None, **options: object
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=PATIENCE, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False, **options)  # type: ignore[call-overload]
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done  # type: ignore[no-any-return]
@@ -372,7 +372,7 @@ class Lab:
         """What the exec check says with `metrics`, run in the sidecar's container."""
         command = self.container(pod, "sidecar", script, "metrics")
         lines = sh(["nsenter", f"--net=/run/netns/{pod.name}", *command]).stdout.splitlines()
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        return {name: float(value) for name, _space, value in (line.rpartition(" ") for line in lines)}
 
     def client_ready(self, pod: Pod) -> bool:
         command = self.container(pod, "sidecar", "client-ready.sh")

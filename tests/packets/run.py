@@ -70,8 +70,11 @@ def main() -> int:
     ]
     if os.geteuid() != 0:  # a range of ids, since the sidecar has a group of its own and the resolver a user
         unshare[1:1] = ["--user", "--map-root-user", "--map-auto"]
-    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
-        plain = subprocess.run(["unshare", "--user", "--map-root-user", "--net", "true"], capture_output=True).returncode == 0
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        plain = (
+            subprocess.run(["unshare", "--user", "--map-root-user", "--net", "true"], capture_output=True, check=False).returncode
+            == 0
+        )
         print(
             "packets: not as root, and user namespaces map one id alone here: needs util-linux 2.38 or later, newuidmap (Debian: "
             "apt-get install uidmap) and a range for this user in /etc/subuid and /etc/subgid"

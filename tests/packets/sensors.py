@@ -121,8 +121,8 @@ class Sensor:
                     self.empty = time.monotonic()
                     time.sleep(0.02)
                 self.open()
+            now = time.monotonic()
             try:
-                now = time.monotonic()
                 data, address = self.socket.recvfrom(65535)
             except BlockingIOError:
                 self.empty = now

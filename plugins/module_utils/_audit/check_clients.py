@@ -177,7 +177,7 @@ def _relays(engine: Engine, app: App, index: int) -> Iterator[Finding]:
             app.key,
             f"reaches pods that themselves reach the internet: {world.names(relays)}",
             "what listens there must not be a proxy; segment those apps, or drop the edge",
-            witness=flow(world.endpoints[index].name, world.endpoints[next(bits(relays))].name, first.words()),
+            witness=flow(world.endpoints[index].name, world.endpoints[min(bits(relays))].name, first.words()),
         )
 
 

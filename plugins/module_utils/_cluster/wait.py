@@ -54,7 +54,7 @@ def wait(cluster: Cluster, goals: Iterable[Goal], deadline: Deadline) -> dict[Ke
     if missed:
         lines = [f"- {goal.key}: {reason}{explain(cluster, goal)}" for goal, reason in missed]
         raise NetguardError(
-            f"not ready after {deadline.seconds:.0f} s:\n" + "\n".join(lines), waited_for=[str(goal.key) for goal, _ in missed]
+            f"not ready after {deadline.seconds:.0f} s:\n" + "\n".join(lines), waited_for=[str(goal.key) for goal, _why in missed]
         )
     return {goal.key: answer for goal, answer in zip(listed, answers, strict=True) if isinstance(answer, dict)}
 
@@ -111,7 +111,7 @@ def _watch(cluster: Cluster, goal: Goal, deadline: Deadline, version: str) -> Ma
     except (ApiError, Unreadable):
         time.sleep(min(1.0, deadline.left()))
     except Exception as error:  # a broken stream raises what urllib3 and the decoder raise
-        if type(error).__module__.split(".")[0] not in ("urllib3", "json"):
+        if type(error).__module__.partition(".")[0] not in ("urllib3", "json"):
             raise
     return None
 

@@ -50,7 +50,7 @@ def within(one: Network, other: Network) -> bool:
 
 
 def overlap(one: Network, other: Network) -> bool:
-    return within(one, other) or within(other, one)
+    return any(within(inner, outer) for inner, outer in ((one, other), (other, one)))
 
 
 def overlaps(ones: Iterable[Network], others: Iterable[Network]) -> list[tuple[Network, Network]]:

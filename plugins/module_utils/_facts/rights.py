@@ -111,7 +111,7 @@ def setting(*keys: str) -> str:
     """The variable that settles a doubt, from keys such as `pods` or `dns.namespace`."""
     parts: dict[str, list[str]] = {}
     for key in keys:
-        first, _, second = key.partition(".")
+        first, _dot, second = key.partition(".")
         parts.setdefault(first, [])
         if second:
             parts[first].append(f"{second}: {_FORMS.get(second, '...')}")
@@ -123,7 +123,7 @@ def told(given: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
     """Whether the user gave all of these keys; false for none."""
     found = []
     for key in keys:
-        first, _, second = key.partition(".")
+        first, _dot, second = key.partition(".")
         value = given.get(first)
         found.append(value.get(second) is not None if second and isinstance(value, Mapping) else not second and bool(value))
     return bool(found) and all(found)

@@ -93,7 +93,7 @@ class World:
         """Whether the server lists a version of a group; None when it may not be asked."""
         if self.groups is None:
             return None
-        group, _, version = api_version.rpartition("/")
+        group, _slash, version = api_version.rpartition("/")
         return version in self.groups.get(group, [])
 
     def state(self, source: str) -> str:
@@ -215,7 +215,7 @@ def _services(world: World) -> None:
         if namespace and name:
             selector = f"kubernetes.io/service-name={name}"
             slices = world.asking.list("discovery.k8s.io/v1", "EndpointSlice", namespace, selector)
-            kept = [item for item in slices if labels_of(item).get(selector.split("=")[0]) == name]
+            kept = [item for item in slices if labels_of(item).get(selector.partition("=")[0]) == name]
             world.dns_slices[(namespace, name)] = kept or _endpoints(world, name, namespace)
 
 

@@ -261,7 +261,7 @@ def protection(topology: Topology, dialects: Iterable[str] = ()) -> Manifest:
     resources = {"": ["configmaps"], "networking.k8s.io": ["networkpolicies"]}
     if "calico" in dialects:
         for api in (CALICO_V1, CALICO_V3):
-            resources[api.split("/")[0]] = ["globalnetworkpolicies", "tiers"]
+            resources[api.partition("/")[0]] = ["globalnetworkpolicies", "tiers"]
     if "cilium" in dialects:
         resources["cilium.io"] = ["ciliumnetworkpolicies"]
     if "clusternetworkpolicy" in dialects:

@@ -95,7 +95,7 @@ def _dns(case: Case) -> Iterator[Fault]:
             )
         plain = case.setting("DNS_UPSTREAM_PLAIN_ADDRESSES")
         for item in tidy(plain):
-            host, _, port = item.rpartition(":")
+            host, _colon, port = item.rpartition(":")
             if port != "53" or ":" in host:
                 hint = "since Gluetun's own server stays off: write such as 10.2.0.1:53"
                 yield case.fault("settings.DNS_UPSTREAM_PLAIN_ADDRESSES", f'"{item}" is not an IPv4 address with port 53', hint)
@@ -118,7 +118,7 @@ def _health(case: Case) -> Iterator[Fault]:
         hint = "alone it means the VPN server: name addresses, or it alone"
         yield case.fault("settings.HEALTH_ICMP_TARGET_IPS", "has 0.0.0.0 among others", hint)
     listen = case.setting("HEALTH_SERVER_ADDRESS", "127.0.0.1:9999")
-    host, _, port = listen.rpartition(":")
+    host, _colon, port = listen.rpartition(":")
     open_ports = tidy(case.setting("FIREWALL_INPUT_PORTS"))
     found = address(host.strip("[]"))
     wide = not host or found is None or not found.is_loopback
@@ -159,7 +159,7 @@ def _role(case: Case, key: str, role: dict[str, Any]) -> Iterator[Fault]:
         if not role.get(name):
             yield case.credential_fault(key, f"has a role with auth {auth} and no {name}")
     for route in role.get("routes") or ():
-        method, _, path = str(route).partition(" ")
+        method, _space, path = str(route).partition(" ")
         if path not in CONTROL_ROUTES:
             yield case.credential_fault(key, f'has the unknown route "{path}"', did_you_mean(path, CONTROL_ROUTES))
         elif method not in (methods := _methods(case, path)):

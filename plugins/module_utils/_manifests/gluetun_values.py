@@ -114,7 +114,7 @@ def _is_prefix(text: str) -> str:
 
 
 def _is_ip_port(text: str) -> str:
-    host, _, port = text.rpartition(":")
+    host, _colon, port = text.rpartition(":")
     if not address(host.strip("[]")):
         return f'"{text}" is not address:port'
     return _number(port, 1, 65535)

@@ -85,7 +85,7 @@ def parse_network(value: Any) -> Network | str:
         widened = ipaddress.ip_network(text, strict=False)
     except ValueError:
         return f'"{text}" is no address or network'
-    return f'"{text}" has host bits set: write {widened} for the network or {text.split("/")[0]} for the host'
+    return f'"{text}" has host bits set: write {widened} for the network or {text.partition("/")[0]} for the host'
 
 
 def _wireguard_key(text: str) -> bool:

@@ -42,7 +42,7 @@ def deployment(
     name: str, namespace: str = "a", *, ip: str = "", host: bool = False, ports: Any = (), **labels: str
 ) -> list[Manifest]:
     """A Deployment and, with `ip`, its running pod. `ports`: (name, number) or (name, number, protocol)."""
-    listed = [{"name": item[0], "containerPort": item[1], "protocol": (*item, "TCP")[2]} for item in ports]
+    listed = [{"name": item[0], "containerPort": item[1], "protocol": item[2] if len(item) > 2 else "TCP"} for item in ports]
     spec: Manifest = {"containers": [{"name": "c", "ports": listed}]}
     if host:
         spec["hostNetwork"] = True

@@ -225,7 +225,7 @@ class Cluster:
     def _served(self) -> dict[str, set[str]]:
         served: dict[str, set[str]] = {"discovery.k8s.io": {"v1"}, "apps": {"v1"}}
         for api_version in ("networking.k8s.io/v1", *self.groups, *(item["apiVersion"] for item in self.objects)):
-            group, _, version = api_version.rpartition("/")
+            group, _slash, version = api_version.rpartition("/")
             if group:
                 served.setdefault(group, set()).add(version)
         return served
@@ -265,13 +265,13 @@ class Cluster:
         fault = self._fault(kind, namespace)
         if fault == "empty":
             return []
-        group, _, version = api_version.rpartition("/")
+        group, _slash, version = api_version.rpartition("/")
         there = [item for item in self.objects if item["kind"] == kind and item["apiVersion"] == api_version]
         if not there and kind in ("ServiceCIDR", "IPAddress"):
             raise Absent(f"{kind}: not served")
         if group and version not in self._served().get(group, set()):
             raise Absent(f"{kind}: not served")
-        key, _, value = label_selector.partition("=")
+        key, _equals, value = label_selector.partition("=")
         found = [
             item
             for item in there

@@ -360,6 +360,6 @@ def test_the_seed_examples_build_and_are_stable(name: str) -> None:
     topology = parse(
         "home", None, declared["netguard_apps"], declared.get("netguard_platform"), declared.get("netguard_namespaces")
     )
-    first, second = (segments.build(topology, FACTS, Live()) for _ in range(2))
+    first, second = (segments.build(topology, FACTS, Live()) for _turn in range(2))
     assert first == second
     assert {item["metadata"]["namespace"] for item in first.desired.objects} >= {app.namespace for app in topology.apps}
