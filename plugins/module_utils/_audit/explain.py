@@ -17,7 +17,7 @@ from .sets import Ports
 from .world import bits
 
 SAYS = {"allow": "allows it", "deny": "denies it", "pass": "passes it on"}
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address  # pylint: disable=unsupported-binary-operation
 
 
 def explain(engine: Engine, question: Mapping[str, Any]) -> dict[str, Any]:

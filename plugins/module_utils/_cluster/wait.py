@@ -18,7 +18,7 @@ from .client import Cluster
 from .transport import ApiError
 
 #: Judges an object (None: it does not exist): (done, what is still missing).
-Predicate = Callable[[Mapping[str, Any] | None], tuple[bool, str]]
+Predicate = Callable[[Mapping[str, Any] | None], tuple[bool, str]]  # pylint: disable=unsupported-binary-operation
 
 
 class Deadline:

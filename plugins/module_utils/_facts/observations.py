@@ -55,7 +55,7 @@ class Notes:
 
 Objects = list[dict[str, Any]]
 Claims = list[Observation]
-Trim = Callable[[dict[str, Any]], dict[str, Any] | None]
+Trim = Callable[[dict[str, Any]], dict[str, Any] | None]  # pylint: disable=unsupported-binary-operation
 
 
 class Asking:

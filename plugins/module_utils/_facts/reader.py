@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from .._errors import NetguardError
 
-Trim = Callable[[dict[str, Any]], dict[str, Any] | None]
+Trim = Callable[[dict[str, Any]], dict[str, Any] | None]  # pylint: disable=unsupported-binary-operation
 
 
 class Unreadable(NetguardError):

@@ -17,7 +17,7 @@ from .gluetun import Provider, Release
 from .gluetun_values import truth
 
 #: Gateways' names to their credentials; None: an existing Secret whose content is not known here (rendered without it).
-Credentials = Mapping[str, Mapping[str, str] | None]
+Credentials = Mapping[str, Mapping[str, str] | None]  # pylint: disable=unsupported-binary-operation
 
 
 @dataclass(frozen=True)

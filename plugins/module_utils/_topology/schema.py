@@ -86,7 +86,7 @@ class Mapping:
         return tuple(key.name for key in self.keys)
 
 
-Type = Scalar | Boolean | Integer | PortList | NameList | NetworkList | ListOf | MapOf | Mapping
+Type = Scalar | Boolean | Integer | PortList | NameList | NetworkList | ListOf | MapOf | Mapping  # pylint: disable=unsupported-binary-operation
 
 PODS = Mapping(
     (
