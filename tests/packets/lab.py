@@ -146,7 +146,8 @@ class Lab:
             self._namespace(name)
         for command in (
             "ip link add wan type bridge",
-            "ip link set wan up",
+            # a bridge takes the lowest address of its ports, and another one when a port joins: neighbours would go on with the old
+            "ip link set wan address 02:00:00:00:00:03 up",
             f"ip addr add {HOST}/26 dev wan",
             f"ip addr add {RESOLVER}/26 dev wan",
         ):
@@ -159,7 +160,7 @@ class Lab:
             self.run(name, f"ip addr add 203.0.113.{last}/26 dev wan")
             self.run(name, f"ip -6 addr add 2001:db8:ff::{last}/64 dev wan nodad")
         self.run("home", "ip link add lan type bridge")
-        self.run("home", "ip link set lan up")
+        self.run("home", "ip link set lan address 02:00:00:00:00:02 up")
         self.run("home", "ip addr add 192.0.2.1/25 dev lan")
         self.run("home", "ip -6 addr add 2001:db8:1::1/64 dev lan nodad")
         self.run("home", "iptables -t nat -A POSTROUTING -o wan -j MASQUERADE")
