@@ -51,7 +51,7 @@ class FaultsError(NetguardError):
         )
 
 
-def known(value: Value | None) -> Value:
+def required(value: Value | None) -> Value:
     """A value that an earlier check has made sure of; AssertionError when it has not."""
     if value is None:
         raise AssertionError("a value is missing that an earlier check makes sure of")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .._errors import known
+from .._errors import required
 from .._manifests import names
 from .._manifests.addresses import PUBLIC_V6, SPECIAL_V4, SPECIAL_V6
 from .._topology.model import App
@@ -158,7 +158,7 @@ def _leaks(engine: Engine, known: Declared, app: App, index: int) -> Iterator[Fi
 def _relays(engine: Engine, app: App, index: int) -> Iterator[Finding]:
     """Pods that the client reaches and that themselves reach the internet: what runs there can pass it on."""
     world = engine.world
-    spared = world.by_gateway.get(known(app.vpn).gateway, 0) | dns_endpoints(engine) | world.by_app.get(app.key, 0)
+    spared = world.by_gateway.get(required(app.vpn).gateway, 0) | dns_endpoints(engine) | world.by_app.get(app.key, 0)
     everywhere = public(world)
     relays = 0
     first = Ports()

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .._errors import FaultsError, known
+from .._errors import FaultsError, required
 from .._facts.model import Facts
 from .._manifests import names
 from .._manifests.addresses import public_blocks
@@ -75,7 +75,7 @@ def declared(topology: Topology, facts: Facts, live: Live, world: World, apps: I
         for direction, target in ((EGRESS, found.egress), (INGRESS, found.ingress)):
             for edge in edges[direction]:
                 if isinstance(edge.peer, Pods):
-                    _edge(found, world, app, edge, outgoing=direction == EGRESS)
+                    _edge(found, world, app, edge, edge.peer, outgoing=direction == EGRESS)
             target += _to_addresses(app, edges, direction, public)
         if app.vpn is not None:
             found.resolvers[app.key] = needs_dns(topology, facts, app)
@@ -140,11 +140,10 @@ def _shared(
     return found
 
 
-def _edge(found: Declared, world: World, app: App, edge: Edge, *, outgoing: bool) -> None:
-    assert isinstance(edge.peer, Pods)
+def _edge(found: Declared, world: World, app: App, edge: Edge, peer: Pods, *, outgoing: bool) -> None:
     ports = ports_of(edge.ports)
     own = world.by_app.get(app.key, 0)
-    others = world.select(edge.peer.namespace, edge.peer.selector)
+    others = world.select(peer.namespace, peer.selector)
     if not others:
         found.missing.append((app.key, edge.why))
     for mine in bits(own):
@@ -156,7 +155,7 @@ def _edge(found: Declared, world: World, app: App, edge: Edge, *, outgoing: bool
 
 def _gateway(found: Declared, topology: Topology, facts: Facts, world: World, app: App) -> None:
     """The overlay: two UDP flows, one in each direction. The image's own scripts ping first."""
-    gateway = topology.gateway(known(app.vpn).gateway)
+    gateway = topology.gateway(required(app.vpn).gateway)
     overlay = Ports.one("UDP", names.overlay_port(gateway, facts))
     for mine in bits(world.by_app.get(app.key, 0)):
         for other in bits(world.by_gateway.get(gateway.name, 0)):

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .._errors import known
+from .._errors import required
 from .._facts.model import Facts
 from .._topology.model import App, Topology
 from . import client_checks, client_pod, client_settings, names
@@ -111,7 +111,7 @@ def config_map(topology: Topology, facts: Facts, live: Live, edges: ClientEdges)
         "metadata": {
             "name": names.client_config(app),
             "namespace": app.namespace,
-            "labels": owner_labels(topology.instance, PART, [(LABEL_CLIENT, known(app.vpn).gateway)]),
+            "labels": owner_labels(topology.instance, PART, [(LABEL_CLIENT, required(app.vpn).gateway)]),
             "annotations": {WORKLOAD: f"{app.kind}/{app.workload}", APP: app.name},
         },
         "data": client_settings.files(topology, facts, live, edges),

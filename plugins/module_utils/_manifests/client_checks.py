@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .._errors import Fault, known
+from .._errors import Fault, required
 from .._facts.model import Facts
 from .._topology.model import App, Topology
 from .client_guard import NATIVE_SIDECAR_SINCE, VOLUME, native_sidecars
@@ -42,7 +42,7 @@ def refusals(
                 )
             )
         faults += [Fault(f"{path}.{where}", message, hint) for where, message, hint in _workload(app, found, facts)]
-        vpn = known(app.vpn)
+        vpn = required(app.vpn)
         if topology.gateway(vpn.gateway).overlay.scripts == "image":
             faults.append(
                 Fault(
@@ -72,7 +72,7 @@ def pod_security(live: Live, namespace: str) -> str:
 
 
 def _workload(app: App, found: Mapping[str, Any], facts: Facts) -> Iterable[tuple[str, str, str]]:
-    vpn = known(app.vpn)
+    vpn = required(app.vpn)
     template = template_of(found)
     spec, name = template["spec"], f"{app.kind}/{app.workload}"
     if spec.get("hostNetwork"):

@@ -15,7 +15,8 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .._errors import Fault, FaultsError, known
+from .._errors import Fault, FaultsError, required
+from .._facts.guards import overlap
 from .._facts.model import Facts
 from .._topology.model import App, Network, Port, Selector, Topology
 from . import workloads
@@ -146,14 +147,6 @@ def means_nodes(peer: Pods | Blocks, facts: Facts) -> bool:
     return any(overlap(network, node) for network in peer.networks for node in facts.nodes)
 
 
-def overlap(one: Network, other: Network) -> bool:
-    if isinstance(one, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
-        return one.overlaps(other)
-    if isinstance(one, ipaddress.IPv6Network) and isinstance(other, ipaddress.IPv6Network):
-        return one.overlaps(other)
-    return False
-
-
 def edges_of(topology: Topology, facts: Facts, live: Live, app: App) -> ClientEdges:
     """The edges of one client. Raises FaultsError with every reason why they cannot be told."""
     found = EdgeBuilder(topology, facts, live, app)
@@ -168,7 +161,7 @@ def needs_dns(topology: Topology, facts: Facts, app: App) -> str:
 
     A gateway behind a ClusterIP needs no name; the image's own scripts always look their gateway up.
     """
-    gateway = topology.gateway(known(app.vpn).gateway)
+    gateway = topology.gateway(required(app.vpn).gateway)
     if gateway.dns == "cluster":
         return "client"
     if gateway.overlay.scripts == "image" or not facts.cni.translates_kernel_packets:

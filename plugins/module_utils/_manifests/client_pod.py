@@ -10,7 +10,7 @@ import hashlib
 import json
 from functools import lru_cache
 
-from .._errors import known
+from .._errors import required
 from .._facts.model import Facts
 from .._overlay import scripts
 from .._overlay.settings import gateway_address
@@ -27,12 +27,12 @@ NEVER = 1_000_000_000
 
 def labels(topology: Topology, app: App) -> dict[str, str]:
     """On the workload and on its pods: by these the gateway's headless Service finds its clients."""
-    return {LABEL_CLIENT: known(app.vpn).gateway, LABEL_INSTANCE: topology.instance}
+    return {LABEL_CLIENT: required(app.vpn).gateway, LABEL_INSTANCE: topology.instance}
 
 
 def additions(topology: Topology, facts: Facts, live: Live, app: App, images: Images, config: Manifest) -> Additions:
     """All that is added to the pod template of a client."""
-    gateway = topology.gateway(known(app.vpn).gateway)
+    gateway = topology.gateway(required(app.vpn).gateway)
     guard = guard_container(topology, app, facts, images)
     sidecar = sidecar_container(topology, app, facts, images)
     native = native_sidecars(facts)
@@ -56,7 +56,7 @@ def additions(topology: Topology, facts: Facts, live: Live, app: App, images: Im
 
 def sidecar_container(topology: Topology, app: App, facts: Facts, images: Images) -> Manifest:
     """Keeps overlay and routes right; native where the server has native sidecars, so that Jobs end and the app waits for it."""
-    vpn = known(app.vpn)
+    vpn = required(app.vpn)
     native = native_sidecars(facts)
     container: Manifest = {
         "name": SIDECAR,

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .._errors import Fault, FaultsError, known
+from .._errors import Fault, FaultsError, required
 from .._facts.model import Facts
 from .._overlay import scripts
 from .._overlay.settings import TUNNEL_MTU, Allowed, ClientSettings
@@ -36,7 +36,7 @@ def files(topology: Topology, facts: Facts, live: Live, edges: ClientEdges) -> d
 def settings(topology: Topology, facts: Facts, live: Live, edges: ClientEdges) -> ClientSettings:
     """The same edges as the kill switch's, as the client's own kernel sees them: before translation of Services too."""
     app = edges.app
-    vpn = known(app.vpn)
+    vpn = required(app.vpn)
     gateway = topology.gateway(vpn.gateway)
     address = gateway_address(topology, facts, live, app)
     servers = dns_servers(facts) if edges.dns != "none" or address is None else ()
@@ -68,7 +68,7 @@ def gateway_address(topology: Topology, facts: Facts, live: Live, app: App) -> A
     """
     if not facts.cni.translates_kernel_packets:
         return None
-    gateway = topology.gateway(known(app.vpn).gateway)
+    gateway = topology.gateway(required(app.vpn).gateway)
     found = live.get("Service", gateway.namespace, names.gateway_object(gateway))
     address = ((found or {}).get("spec") or {}).get("clusterIP") or ""
     return ipaddress.ip_address(address) if address and address != "None" else UNKNOWN
@@ -88,7 +88,7 @@ def unready(topology: Topology, facts: Facts, live: Live, app: App) -> str:
     """Why a client's settings cannot be told yet; empty when they can."""
     if gateway_address(topology, facts, live, app) != UNKNOWN:
         return ""
-    gateway = topology.gateway(known(app.vpn).gateway)
+    gateway = topology.gateway(required(app.vpn).gateway)
     return f"the Service {gateway.namespace}/{names.gateway_object(gateway)} of its gateway does not exist yet"
 
 

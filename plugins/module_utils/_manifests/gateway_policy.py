@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 
-from .._errors import FaultsError, known
+from .._errors import FaultsError, required
 from .._facts.model import Facts
 from .._overlay.scripts import finder_port
 from .._topology.model import Port, Topology
@@ -36,7 +36,7 @@ def client_labels(topology: Topology, gateway: str) -> dict[str, str]:
 
 def vpn_port(case: Case) -> Port | None:
     """Protocol and port of the VPN server; None: only the cluster knows (a Secret that cannot be read here)."""
-    provider = known(case.provider)
+    provider = required(case.provider)
     endpoint = case.endpoint
     if case.wireguard:
         rules = provider.wireguard
@@ -50,7 +50,7 @@ def vpn_port(case: Case) -> Port | None:
 
 def _own_port(case: Case) -> int:
     """The provider's own OpenVPN port. Private Internet Access has a pair for each of its presets."""
-    openvpn = known(known(case.provider).openvpn)
+    openvpn = required(required(case.provider).openvpn)
     tcp = case.endpoint.protocol == "tcp"
     if case.setting("PRIVATE_INTERNET_ACCESS_OPENVPN_ENCRYPTION_PRESET").lower() == "normal":
         return 502 if tcp else 1198

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .._errors import known
+from .._errors import required
 from .._facts.model import Facts
 from .._overlay.scripts import finder_port
 from .gluetun import FILTERS, Release
@@ -42,7 +42,7 @@ def resolver(case: Case) -> str:
 def environment(case: Case, facts: Facts, overlay_port: int, secrets: Iterable[str]) -> dict[str, str]:
     """Variable to value, sorted. `secrets`: the credentials that are mounted, each named by its file."""
     values = {
-        "VPN_SERVICE_PROVIDER": known(case.provider).name,
+        "VPN_SERVICE_PROVIDER": required(case.provider).name,
         "VPN_TYPE": case.gateway.protocol,
         "VPN_INTERFACE": TUNNEL,
         # uid 0 alone: the pod drops CHOWN, and a read-only /etc/passwd would stop Gluetun with another
@@ -83,7 +83,7 @@ def _joined(ours: list[str], more: str) -> str:
 
 
 def _tunnel(case: Case) -> dict[str, str]:
-    provider = known(case.provider)
+    provider = required(case.provider)
     if not case.wireguard:
         vpn = case.gateway.openvpn
         values = {"OPENVPN_PROTOCOL": vpn.protocol}

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .._errors import Fault, FaultsError, NetguardError, known
+from .._errors import Fault, FaultsError, NetguardError, required
 from .._facts.model import Facts
 from .._topology.model import App, Network, Port, Topology
 from . import killswitch_deny, names, rules
@@ -77,7 +77,7 @@ def network_policy(topology: Topology, facts: Facts, edges: ClientEdges) -> Mani
     address through a NodePort.
     """
     app = edges.app
-    gateway = topology.gateway(known(app.vpn).gateway)
+    gateway = topology.gateway(required(app.vpn).gateway)
     pods = rules.pods_peer(gateway.namespace, PodSelector(names.gateway_pods(topology, gateway)))
     overlay = Port(names.overlay_port(gateway, facts), "UDP")
     return rules.network_policy(

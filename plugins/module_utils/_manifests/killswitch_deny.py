@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .._errors import NetguardError
+from .._facts.guards import overlap
 from .._facts.model import Facts
 from .._topology.model import App, Network, Topology
-from .client_edges import Blocks, ClientEdges, means_nodes, overlap
+from .client_edges import Blocks, ClientEdges, means_nodes
 from .model import LABEL_CLIENT, LABEL_MANAGED_BY, MANAGER, PREFIX, Live, Manifest, owner_labels
 from .names import killswitch, short
 from .workloads import PodSelector

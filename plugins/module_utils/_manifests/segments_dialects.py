@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .._errors import Fault, NetguardError
+from .._facts.guards import overlap
 from .._facts.model import Facts
 from .._topology.model import Network, Port, Topology
 from . import names
-from .client_edges import Edge, Pods, means_nodes, overlap
+from .client_edges import Edge, Pods, means_nodes
 from .killswitch_deny import PINGS_PASS, calico_selector, cilium_pings
 from .model import PREFIX, Manifest, owner_labels
 from .segments_edges import AppEdges

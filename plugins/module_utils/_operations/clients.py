@@ -15,7 +15,7 @@ from .._argspec import FACTS, IMAGES, TOPOLOGY, WAIT, WRITER, ArgumentSpec
 from .._cluster.client import Read
 from .._cluster.converge import Action, Outcome, is_ours
 from .._cluster.transport import ApiError
-from .._errors import FaultsError, NetguardError, known
+from .._errors import FaultsError, NetguardError, required
 from .._facts.model import Facts
 from .._manifests import admission, client_checks, client_settings, names
 from .._manifests import client as builder
@@ -337,7 +337,7 @@ def _notes(context: Context, facts: Facts, clients: Iterable[Client]) -> list[st
     notes: dict[str, None] = {}
     for client in clients:
         app = client.app
-        gateway = context.topology.gateway(known(app.vpn).gateway)
+        gateway = context.topology.gateway(required(app.vpn).gateway)
         if gateway.dns == "cluster":
             notes[f"{app.key} resolves names by the cluster's DNS, outside of the VPN (dns: cluster of {gateway.name})"] = None
         if client.workload is None or client.template is None:

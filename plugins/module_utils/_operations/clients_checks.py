@@ -14,7 +14,7 @@ from .._audit import reopen
 from .._cluster import fields
 from .._cluster.compare import compare
 from .._cluster.transport import ApiError
-from .._errors import Fault, known
+from .._errors import Fault, required
 from .._facts.model import Facts
 from .._facts.reader import Unreadable
 from .._manifests import client_settings, killswitch, names
@@ -162,8 +162,8 @@ def not_admitted(context: Context, clients: Iterable[Client], notes: list[str], 
 
 
 def _admitted(context: Context, client: Client) -> str:
-    template = known(client.template)
-    pod = pod_of(known(client.workload), template)
+    template = required(client.template)
+    pod = pod_of(required(client.workload), template)
     end = time.monotonic() + killswitch_proof.PATIENCE
     while True:
         try:

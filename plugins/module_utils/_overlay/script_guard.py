@@ -208,7 +208,7 @@ guard_load() {
     [ "$RECENT" = no ] || chmod 0400 "/proc/net/xt_recent/$ANSWERS" "/proc/net/xt_recent/$ANSWERS_TUNNEL" 2>/dev/null
     guard_mark && return 0
   done
-  die 'the guard was loaded and is not there'
+  die 'the guard was loaded three times and does not stand: does another container of this pod change packet rules?'
 }
 
 # The full set does not load (a match is missing): close what can be closed, and stop.

@@ -11,7 +11,7 @@ import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable
 
-from .._errors import known
+from .._errors import required
 from .model import App, Gateway, NamespaceRule, Network, Platform, Port, Use
 from .read import Faults, did_you_mean
 
@@ -186,7 +186,7 @@ def _platform(path: str, app: App, platform: Platform, faults: Faults) -> None:
 
 
 def _client(path: str, app: App, gateways: Gateways, faults: Faults) -> None:
-    vpn = known(app.vpn)
+    vpn = required(app.vpn)
     names = [gateway.name for _path, gateway in gateways]
     if vpn.gateway not in names:
         hint = did_you_mean(vpn.gateway, names) if names else "declare it in gateways"

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .._errors import Fault, known
+from .._errors import Fault, required
 from . import schema
 from .model import Network, Port
 
@@ -137,14 +137,14 @@ FORMS: dict[str, tuple[Callable[[str], bool], str]] = {
 def workload(text: str) -> tuple[str, str]:
     """(kind, name) of a text of the form `workload`."""
     match = _WORKLOAD.fullmatch(text)
-    match = known(match)
+    match = required(match)
     return match["kind"], match["name"]
 
 
 def use(text: str) -> tuple[str, str, str]:
     """(namespace or "", app, port) of a text of the form `use`."""
     match = _USE.fullmatch(text)
-    match = known(match)
+    match = required(match)
     return match["namespace"] or "", match["app"], match["port"]
 
 
