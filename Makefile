@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format unit apiserver packets test molecule demo server sanity bench cores build binaries clean
+.PHONY: help setup lint format unit apiserver packets test molecule demo server sanity bench cores releases build binaries clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench: setup ## ratios measured side by side
 
 cores: setup ## unit and API server tests on ansible-core 2.20 and 2.21, where the Python is there
 	@$(BIN)/python tools/cores.py $(ARGS)
+
+releases: setup ## API server tests on the oldest and the newest Kubernetes (ARGS="1.30 -k admission")
+	@$(BIN)/python tools/releases.py $(ARGS)
 
 build: setup ## the collection's artifact in build/
 	@mkdir -p build && $(BIN)/ansible-galaxy collection build --force --output-path build

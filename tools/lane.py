@@ -106,7 +106,7 @@ def apiserver(extra: list[str]) -> Outcome:
     from ansible_collections.homelab.netguard.tests.cluster import binaries
 
     try:
-        binaries.ensure(*binaries.CONTROL_PLANE)
+        binaries.control_plane()
     except binaries.BuildError as error:
         print(f"apiserver: {error}", flush=True)
         return Outcome(lane.name, False, 0, note="the control plane could not be built")

