@@ -184,13 +184,18 @@ class Lab:
         return self.send("PATCH", path, body, content_type=MERGE, manager="kubectl-edit")
 
 
-@contextmanager
-def opened(kubeconfig: str) -> Iterator[Lab]:
-    """A lab that leaves nothing behind."""
+def client(kubeconfig: str) -> Any:
+    """A client as administrator."""
     from kubernetes import config
     from kubernetes.dynamic import DynamicClient
 
-    lab = Lab(DynamicClient(config.new_client_from_config(kubeconfig)))
+    return DynamicClient(config.new_client_from_config(kubeconfig))
+
+
+@contextmanager
+def opened(kubeconfig: str) -> Iterator[Lab]:
+    """A lab that leaves nothing behind."""
+    lab = Lab(client(kubeconfig))
     try:
         yield lab
     finally:

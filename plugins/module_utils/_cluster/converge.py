@@ -322,7 +322,7 @@ class Convergence:
         ours = [item for item in gone if is_ours(item, self.instance, self.part)]
         plain = [item for item in ours if item["kind"] != "Namespace"]
         # Default denies go before allowances, so that nothing declared is cut on the way.
-        denials = [item for item in plain if item["kind"] == "NetworkPolicy" and item["spec"].get("podSelector") == {}]
+        denials = [item for item in plain if item["kind"] == "NetworkPolicy" and _allows_nothing(item["spec"])]
         for group in (denials, [item for item in plain if item not in denials]):
             self.cluster.parallel(self._delete, group)
         for item in ours:
@@ -355,6 +355,11 @@ def _awaits_policy(item: Manifest, there: Mapping[Key, Manifest]) -> bool:
     if item["kind"] != "ValidatingAdmissionPolicyBinding" or "paramRef" not in item["spec"]:
         return False
     return Key(item["apiVersion"], "ValidatingAdmissionPolicy", "", item["spec"]["policyName"]) not in there
+
+
+def _allows_nothing(spec: Mapping[str, Any]) -> bool:
+    """A default deny: it is about every pod of its namespace. The one policy of a namespace (`layout: namespace`) has rules."""
+    return spec.get("podSelector") == {} and not spec.get("ingress") and not spec.get("egress")
 
 
 def _pointer_order(pointer: str) -> tuple[tuple[int, str], ...]:

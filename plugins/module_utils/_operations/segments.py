@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from .._cluster.client import Read
+from .._cluster.outcome import Action
 from .._manifests import names, segments
 from .._manifests.model import Desired
 from .._manifests.workloads import WORKLOADS
 from .._module import Context
+from . import waiting
 
 READS = (
     *(Read(api_version, kind) for kind, api_version in WORKLOADS.items()),
@@ -30,9 +32,12 @@ def operation(context: Context) -> dict[str, Any]:
         context.refuse_empty("apps", segments.PART)
     live = context.read(READS)
     built = segments.build(context.topology, context.facts(), live, str(context.params["dialect"]))
-    desired = _subset(context, built.desired)
-    result = context.converge(desired, part=segments.PART).result()
-    return result | {"edges": list(built.edges), "not_covered": list(built.not_covered), "notes": list(built.notes)}
+    desired, later = _subset(context, built.desired), list[Action]()
+    if not context.rendered:  # files are for a cluster that may have it by then
+        desired, later = waiting.split(desired, live)
+    outcome = context.converge(desired, part=segments.PART)
+    outcome.actions += later
+    return outcome.result() | {"edges": list(built.edges), "not_covered": list(built.not_covered), "notes": list(built.notes)}
 
 
 def _subset(context: Context, desired: Desired) -> Desired:
