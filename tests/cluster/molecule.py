@@ -24,7 +24,9 @@ from . import binaries, images, kind_cluster
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Scenarios that need the lab's VPN peer, which only the cluster from packages has.
-LAB = ("default", "faults", "upgrade", "workloads")
+LAB = ("default", "examples", "faults", "upgrade", "workloads")
+#: Scenarios that run once for each of these, which they find in NETGUARD_EXAMPLE.
+EXAMPLES = {"examples": ("seed-003", "seed-004")}
 
 
 def scenarios() -> list[str]:
@@ -42,7 +44,12 @@ def mode() -> tuple[str, str]:
     return "packages", problem
 
 
-def environment(kubeconfig: Path) -> dict[str, str]:
+def runs(chosen: list[str]) -> list[tuple[str, str]]:
+    """Scenarios in order, each with its example; empty for those that have none."""
+    return [(name, example) for name in chosen for example in EXAMPLES.get(name, ("",))]
+
+
+def environment(kubeconfig: Path, example: str) -> dict[str, str]:
     """A scenario's environment: this cluster, the lab's keys, and no memory of Molecule's earlier runs."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "K8S_AUTH_", "MOLECULE_"))}
     return {
@@ -52,6 +59,7 @@ def environment(kubeconfig: Path) -> dict[str, str]:
         "K8S_AUTH_KUBECONFIG": str(kubeconfig),
         "NETGUARD_VARS": str(ROOT / "molecule" / "lab" / "vars" / "homelab.yml"),
         "NETGUARD_TABLES": str(ROOT / "build" / "molecule"),
+        "NETGUARD_EXAMPLE": example,
         "MOLECULE_EPHEMERAL_DIRECTORY": tempfile.mkdtemp(prefix="molecule-", dir=kubeconfig.parent),
         "MOLECULE_GLOB": "molecule/*/molecule.yml",
         "NETGUARD_CLIENT_KEY": kind_cluster.CLIENT_KEY,
@@ -60,10 +68,10 @@ def environment(kubeconfig: Path) -> dict[str, str]:
     }
 
 
-def molecule(name: str, kubeconfig: Path) -> bool:
+def molecule(name: str, example: str, kubeconfig: Path) -> bool:
     """One scenario, in a session of its own: whatever ends this program ends all of it."""
     command = [str(Path(sys.executable).parent / "molecule"), "test", "--scenario-name", name]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(kubeconfig), start_new_session=True)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(kubeconfig, example), start_new_session=True)
     try:
         return process.wait() == 0
     finally:
@@ -72,9 +80,9 @@ def molecule(name: str, kubeconfig: Path) -> bool:
         process.wait()
 
 
-def table(name: str) -> None:
+def table(evidence: Path) -> None:
     """What a scenario wrote for its reader."""
-    path = ROOT / "build" / "molecule" / name / "table.md"
+    path = evidence / "table.md"
     if path.exists():
         print(path.read_text(), flush=True)
 
@@ -94,14 +102,15 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="netguard-kind-") as folder:
             kubeconfig = Path(folder) / "kubeconfig"
             kind_cluster.up(kubeconfig, packages=way == "packages")
-            for name in chosen:
+            for name, example in runs(chosen):
                 started = time.monotonic()
-                evidence = ROOT / "build" / "molecule" / name
+                title = f"{name} {example}".strip()
+                evidence = ROOT / "build" / "molecule" / name / example
                 shutil.rmtree(evidence, ignore_errors=True)
-                good = molecule(name, kubeconfig)
+                good = molecule(name, example, kubeconfig)
                 outcome.append((name, good))
-                table(name)
-                print(f"molecule: {name} {'ok' if good else 'FAILED'} in {time.monotonic() - started:.0f} s", flush=True)
+                table(evidence)
+                print(f"molecule: {title} {'ok' if good else 'FAILED'} in {time.monotonic() - started:.0f} s", flush=True)
                 if not good:
                     kind_cluster.collect(evidence)
                     print(f"molecule: logs, rules and events are in {evidence}", flush=True)
