@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.homelab.netguard.tests.cluster import crds
+from ansible_collections.homelab.netguard.tests.cluster import binaries, crds
 from ansible_collections.homelab.netguard.tests.cluster.control_plane import ControlPlane
 
 
@@ -104,6 +104,8 @@ class Server(ControlPlane):
 
     def crds(self, name: str) -> None:
         """Custom resources of a CNI or mesh (`crds.NAMES`); they stay for the session, so other tests of this worker see them."""
+        if not crds.taken(name, binaries.release()):
+            pytest.skip(f"Kubernetes {binaries.release()} does not take the definitions of {name}")
         file = str(crds.path(name))
         self.run_kubectl("apply", "--server-side", "-f", file)
         self.run_kubectl("wait", "--for=condition=Established", "-f", file, "--timeout=60s")

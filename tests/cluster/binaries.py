@@ -89,12 +89,19 @@ PROGRAMS.update(
 )
 
 
+def release() -> str:
+    """The control plane's release, such as "1.30": what NETGUARD_KUBERNETES names, else KUBERNETES' own. Raises BuildError."""
+    usual = KUBERNETES.rpartition(".")[0]
+    found = os.environ.get(RELEASE_VARIABLE) or usual
+    if found not in (usual, *RELEASES):
+        raise BuildError(f"{RELEASE_VARIABLE}={found}: there are {usual}, {', '.join(RELEASES)}")
+    return found
+
+
 def control_plane() -> dict[str, Path]:
-    """The programs of CONTROL_PLANE by name, its servers in the release that NETGUARD_KUBERNETES names. Raises BuildError."""
-    release = os.environ.get(RELEASE_VARIABLE, "")
-    if release and release not in RELEASES and not KUBERNETES.startswith(f"{release}."):
-        raise BuildError(f"{RELEASE_VARIABLE}={release}: there are {KUBERNETES.rpartition('.')[0]}, {', '.join(RELEASES)}")
-    names = {name: f"{name}-{release}" if release in RELEASES and name in SERVERS else name for name in CONTROL_PLANE}
+    """The programs of CONTROL_PLANE by name, its servers in the release in force. Raises BuildError."""
+    chosen = release()
+    names = {name: f"{name}-{chosen}" if chosen in RELEASES and name in SERVERS else name for name in CONTROL_PLANE}
     built = ensure(*names.values())
     return {name: built[program] for name, program in names.items()}
 

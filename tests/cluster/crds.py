@@ -22,6 +22,8 @@ class Source:
     module: str
     sum: str
     files: tuple[str, ...]
+    #: The first Kubernetes that takes them, where that is not every one of ours: their rules use CEL of that release.
+    since: tuple[int, int] = (1, 30)
 
 
 _CILIUM = "pkg/k8s/apis/cilium.io/client/crds/v2"
@@ -39,6 +41,7 @@ SOURCES: dict[str, Source] = {
         "sigs.k8s.io/network-policy-api@v0.2.0",
         "h1:W/f0Y9VoeQdOWjX/h2gZyLH6gZ5LLEXmh/9wy9mQWKw=",
         ("config/crd/standard/policy.networking.k8s.io_clusternetworkpolicies.yaml",),
+        since=(1, 31),  # isCIDR
     ),
     "admin-network-policy": Source(
         "sigs.k8s.io/network-policy-api@v0.1.1",
@@ -60,6 +63,12 @@ SOURCES: dict[str, Source] = {
     ),
 }
 NAMES = ("calico", *SOURCES)
+
+
+def taken(name: str, release: str) -> bool:
+    """Whether a Kubernetes of this release ("1.30") takes these definitions."""
+    major, minor = release.split(".")[:2]
+    return name not in SOURCES or SOURCES[name].since <= (int(major), int(minor))
 
 
 def path(name: str) -> Path:
