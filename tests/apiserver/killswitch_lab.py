@@ -15,7 +15,7 @@ from typing import Any
 
 from ansible_collections.homelab.netguard.plugins.module_utils._cluster.client import Cluster
 from ansible_collections.homelab.netguard.plugins.module_utils._cluster.transport import ApiError
-from ansible_collections.homelab.netguard.plugins.module_utils._manifests.client_guard import guard_container
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests.client_guard import guard_container, guard_volume
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.images import Images
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.workloads import template_of
 from ansible_collections.homelab.netguard.plugins.module_utils._module import Context
@@ -131,19 +131,22 @@ class Lab:
 
     def guard(self, image: str = "") -> dict[str, Any]:
         context = self.context([{"name": "any", "pods": {"app": "any"}}])
-        found = guard_container(context.topology, context.topology.apps[0], context.facts(), Images.of({"overlay": image}))
-        return found | {"volumeMounts": []}
+        return guard_container(context.topology, context.topology.apps[0], context.facts(), Images.of({"overlay": image}))
+
+    def volume(self, name: str = "qbit") -> dict[str, Any]:
+        return guard_volume(self.context([{"name": name, "pods": {"app": name}}]).topology.apps[0])
 
     def inject(self, manifest: dict[str, Any], image: str = "") -> dict[str, Any]:
-        """A copy of the owner's manifest with the guard first."""
+        """A copy of the owner's manifest with the guard first, as the client qbit."""
         found = copy.deepcopy(manifest)
         spec = template_of(found)["spec"]
         spec["initContainers"] = [self.guard(image), *spec.get("initContainers", [])]
+        spec["volumes"] = [*spec.get("volumes", []), self.volume()]
         return found
 
     def put_guard(self, manifest: dict[str, Any], image: str = "") -> Any:
         """Injects the live workload, by a strategic-merge patch as the collection does."""
-        spec = {"initContainers": [self.guard(image)]}
+        spec = {"initContainers": [self.guard(image)], "volumes": [self.volume()]}
         body: dict[str, Any] = {"spec": {"template": {"spec": spec}}}
         if manifest["kind"] == "CronJob":
             body = {"spec": {"jobTemplate": {"spec": {"template": {"spec": spec}}}}}

@@ -152,14 +152,15 @@ def test_pods_of_the_client_need_the_guard_first(lab: Lab) -> None:
         lab.create(bare)
     second = copy.deepcopy(bare)
     second["spec"]["initContainers"] = [{"name": "first", "image": "example.invalid/x"}, lab.guard()]
+    second["spec"]["volumes"] = [lab.volume()]
     with pytest.raises(Refused, match="must start with"):
         lab.create(second)
     host = copy.deepcopy(bare)
-    host["spec"] |= {"initContainers": [lab.guard()], "hostNetwork": True}
+    host["spec"] |= {"initContainers": [lab.guard()], "volumes": [lab.volume()], "hostNetwork": True}
     with pytest.raises(Refused, match="on the node's network"):
         lab.create(host)
     good = copy.deepcopy(bare)
-    good["spec"]["initContainers"] = [lab.guard()]
+    good["spec"] |= {"initContainers": [lab.guard()], "volumes": [lab.volume()]}
     lab.create(good)
     other = copy.deepcopy(bare)
     other["metadata"] |= {"name": "other", "labels": {"app": "other"}}

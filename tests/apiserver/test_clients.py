@@ -289,6 +289,22 @@ def test_a_moved_workload_frees_the_former_one(home: Home) -> None:
     assert not home.run()["changed"]
 
 
+def test_a_renamed_app_keeps_its_workload_closed(home: Home) -> None:
+    """The former name's kill switch selects the same pods, and its admission knows the former ConfigMap alone."""
+    home.workload()
+    home.site()
+    home.apps = [{**home.apps[0], "name": "new"}]
+    home.run("killswitch")
+    assert said(home.run(), "new") == "changed"
+    item = home.get("Deployment", "web")
+    assert guard_first(item)
+    assert template_of(item)["spec"]["volumes"][-1]["configMap"]["name"] == "netguard-client-new"
+    for kind, name in (("NetworkPolicy", "netguard-killswitch-web"), ("ConfigMap", "netguard-client-web")):
+        assert not home.exists(kind, name, "networking.k8s.io/v1" if kind == "NetworkPolicy" else "v1")
+    assert not home.run("killswitch")["changed"]
+    assert not home.run()["changed"]
+
+
 def test_a_workload_that_comes_later_is_waiting_first(home: Home) -> None:
     home.apps = [{"name": "web", "namespace": home.media, "pods": {"app": "web"}, "vpn": "proton"}]
     result = home.site()

@@ -48,7 +48,7 @@ def unguarded_revision() -> str:
 
 
 def workloads(table: Table) -> None:
-    """`kubectl replace`, `rollout undo`, a changed guard, another network, another selector label."""
+    """`kubectl replace`, `rollout undo`, a changed guard, other scripts for it, another network, another selector label."""
     uid = CLIENT.live()["metadata"]["uid"]
     with table.row("ADM", "kubectl replace with the owner's old manifest") as row:
         refused("replace", "-f", "-", text=json.dumps(bare(get(*DEPLOYMENT))))
@@ -58,6 +58,11 @@ def workloads(table: Table) -> None:
         same_pod(row, table, uid)
     with table.row("ADM", "kubectl set image of the guard") as row:
         refused("set", "image", *DEPLOYMENT, "netguard-guard=netguard.test/toolbox:1")
+        same_pod(row, table, uid)
+    with table.row("ADM", "kubectl patch of the guard's volume: another ConfigMap") as row:
+        volume = {"name": "netguard-client", "configMap": {"name": "kube-root-ca.crt"}}
+        patch = {"spec": {"template": {"spec": {"volumes": [volume]}}}}
+        refused("patch", *DEPLOYMENT, "--type=strategic", "-p", json.dumps(patch))
         same_pod(row, table, uid)
     with table.row("ADM", "hostNetwork: true") as row:
         # the lab's sysctl is not allowed on a node's network: the API server would refuse for that reason

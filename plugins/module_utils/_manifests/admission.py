@@ -24,11 +24,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .._facts.model import Facts
+from .._overlay import scripts
 from .._topology.model import App, Topology
 from . import admission_cel as cel
 from . import names
 from .client_edges import ClientEdges
-from .client_guard import GUARD, guard_container
+from .client_guard import GUARD, SIDECAR, VOLUME, guard_container, guard_volume
 from .images import Images
 from .killswitch_deny import CALICO_V1, CALICO_V3, client_labels, cluster_name
 from .model import LABEL_INSTANCE, LABEL_PART, MANAGER, PREFIX, RELEASE, Desired, Live, Manifest, owner_labels
@@ -42,8 +43,9 @@ PART = "admission"
 SINCE = (1, 30)
 #: Name of the workload's binding: that of the pods' and this. Names of clients end with a digest, so the two cannot meet.
 OF_WORKLOAD = "-workload"
-#: In a message: the images of the guards that are accepted.
-IMAGES = "<images>"
+#: In a message: what a binding says of its client (the images of the guards that are accepted, its ConfigMap), as an expression.
+IMAGES, CONFIG = "<images>", "<config>"
+_TOLD = {IMAGES: "variables.guards.map(g, g.split('\\t')[1]).join(' or ')", CONFIG: "variables.config"}
 #: Parts whose network policies are protected, and that of the ConfigMaps with what the guard reads.
 PROTECTED_PARTS = ("gateway", "killswitch", "client")
 
@@ -137,6 +139,7 @@ def client_bindings(
     annotations = {
         cel.GUARDS: "\n".join(accepted_guards(topology, facts, live, app, images)),
         cel.SELECTOR: "\n".join(cel.requirements(edges.selector)),
+        cel.CONFIG: names.client_config(app),
         cel.SUBJECT: (
             f"{app.kind} {app.namespace}/{workload_name} is a VPN client of homelab.netguard (instance {topology.instance})"
         ),
@@ -195,10 +198,11 @@ def clients_policy(topology: Topology) -> Manifest:
                 {
                     "name": "of-the-client",
                     # The binding lets through what was selected before or is now. Of UPDATEs of pods only those count that
-                    # lead out of the selection: matching the others keeps Jobs from finishing.
+                    # lead out of the selection or change an image of the init containers, which run again in a new sandbox:
+                    # matching the others keeps Jobs from finishing.
                     "expression": (
                         f"{cel.NO_POD} || request.operation == 'CREATE' || {cel.SUBRESOURCE}"
-                        f" || !({cel.matches('dyn(object).metadata')})"
+                        f" || !({cel.matches('dyn(object).metadata')}) || {cel.INIT_CHANGED}"
                     ),
                 }
             ],
@@ -208,11 +212,27 @@ def clients_policy(topology: Topology) -> Manifest:
                 {"name": "before", "expression": cel.pod_of("oldObject")},
                 {"name": "init", "expression": cel.init("template")},
                 {"name": "initBefore", "expression": cel.init("before")},
+                {"name": "volumes", "expression": cel.volumes("template")},
+                {"name": "volumesBefore", "expression": cel.volumes("before")},
+                {"name": "config", "expression": cel.CONFIG_NAME},
                 {"name": "guarded", "expression": f"size(variables.init) > 0 && ({cel.GUARDED})"},
+                {"name": "mounted", "expression": f"variables.config == '' || ({cel.MOUNTED})"},
                 {"name": "newPod", "expression": "request.operation == 'CREATE'"},
                 {
                     "name": "wasGuarded",
-                    "expression": f"{cel.NO_POD} && variables.initBefore.exists(c, c.name == {cel.text(GUARD)})",
+                    "expression": (
+                        f"request.operation == 'UPDATE' && !{cel.SUBRESOURCE}"
+                        f" && variables.initBefore.exists(c, c.name == {cel.text(GUARD)})"
+                    ),
+                },
+                # What was there before and is no worse now stays free for other changes.
+                {"name": "sameInit", "expression": "variables.init == variables.initBefore"},
+                {
+                    "name": "changed",
+                    "expression": (
+                        "variables.newPod || (variables.wasGuarded"
+                        " && !(variables.sameInit && variables.volumes == variables.volumesBefore))"
+                    ),
                 },
             ],
             "validations": [
@@ -222,10 +242,23 @@ def clients_policy(topology: Topology) -> Manifest:
                     " the workload.",
                 ),
                 _of_client_said(
-                    "!variables.wasGuarded || variables.guarded || variables.init == variables.initBefore",
+                    "!variables.wasGuarded || variables.guarded || variables.sameInit",
                     "this change takes the guard away from the front of its init containers, so it is refused and the"
                     " pods go on as they are. Keep it: use kubectl apply (--server-side puts own init containers behind it) in"
                     " place of replace, rollout undo or a forced upgrade.",
+                ),
+                _of_client_said(
+                    "!variables.changed || variables.mounted",
+                    f"the volume {VOLUME} must be the ConfigMap {CONFIG}, whole, and the only one that {GUARD} and {SIDECAR}"
+                    f" mount (at {scripts.MOUNT}; below {cel.SECRETS} others may), with the termination message at"
+                    f" {cel.TERMINATION}: with another one the guard may let everything out. Put it back, or run the site"
+                    " playbook; a webhook that mounts something into every container must leave these two out.",
+                ),
+                _of_client_said(
+                    f"!variables.changed || ({cel.AS_WRITTEN})",
+                    f"{GUARD} and {SIDECAR} take {scripts.POD_IPS} and {scripts.HOST_IPS} from the pod's status and no other"
+                    " variable, which could change what they do. Take it off, or run the site playbook; a webhook that adds"
+                    " variables to every container must leave these two out.",
                 ),
                 _of_client_said(
                     "!(variables.newPod || variables.wasGuarded) || !has(variables.template.spec.hostNetwork)"
@@ -233,7 +266,7 @@ def clients_policy(topology: Topology) -> Manifest:
                     "on the node's network nothing would hold it.",
                 ),
                 _of_client_said(
-                    f"{cel.NO_POD} ? (!variables.wasGuarded || ({selected})) : (variables.newPod || {cel.SUBRESOURCE})",
+                    f"variables.newPod || {cel.SUBRESOURCE} || ({cel.NO_POD} && !variables.wasGuarded) || ({selected})",
                     "without the labels that the kill switch selects, its pods would leave the kill switch.",
                 ),
                 _of_client_said(
@@ -349,8 +382,10 @@ def bad_pod(edges: ClientEdges, live: Live) -> Manifest:
 def good_pod(topology: Topology, facts: Facts, edges: ClientEdges, live: Live, images: Images | None = None) -> Manifest:
     """The same pod with the guard, not to be refused by us: shows that the newest version of the policy is in force."""
     pod = bad_pod(edges, live)
-    guard = guard_container(topology, edges.app, facts, images)
-    pod["spec"]["initContainers"] = [{key: value for key, value in guard.items() if key not in ("volumeMounts", "env")}]
+    pod["spec"] |= {
+        "initContainers": [guard_container(topology, edges.app, facts, images)],
+        "volumes": [guard_volume(edges.app)],
+    }
     return pod
 
 
@@ -397,10 +432,12 @@ def _validation(expression: str, message: str) -> Manifest:
 
 def _of_client_said(expression: str, message: str) -> Manifest:
     """A validation whose message names the client and the way out, both from its binding."""
-    images = "variables.guards.map(g, g.split('\\t')[1]).join(' or ')"
-    parts = f" + {images} + ".join(cel.text(part) for part in f": {message} ".split(IMAGES))
-    said = f"{cel.annotation(cel.SUBJECT)} + {parts} + {cel.annotation(cel.WAY_OUT)}"
-    return _validation(expression, message.replace(IMAGES, "of this collection")) | {"messageExpression": said}
+    plain, said = message, cel.text(f": {message} ")
+    for mark, expression_of_it in _TOLD.items():
+        plain = plain.replace(mark, "of this collection")
+        said = said.replace(mark, f'" + {expression_of_it} + "')
+    said = f"{cel.annotation(cel.SUBJECT)} + {said} + {cel.annotation(cel.WAY_OUT)}"
+    return _validation(expression, plain) | {"messageExpression": said}
 
 
 def _binding(topology: Topology, policy: str, meta: Mapping[str, Any]) -> Manifest:

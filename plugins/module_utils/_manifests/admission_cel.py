@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 
-from .client_guard import GUARD
+from .._overlay import scripts
+from .client_guard import GUARD, SIDECAR, VOLUME
 from .model import PREFIX
 from .workloads import PodSelector
 
@@ -20,6 +21,8 @@ from .workloads import PodSelector
 GUARDS = PREFIX + "guards"
 #: a line for each requirement of the selector,
 SELECTOR = PREFIX + "selector"
+#: the ConfigMap with the scripts and settings that the guard runs (missing: not compared, as long as no run has written it),
+CONFIG = PREFIX + "config"
 #: and, for messages, what the client is and how it is released.
 SUBJECT = PREFIX + "subject"
 WAY_OUT = PREFIX + "way-out"
@@ -49,6 +52,39 @@ GUARDED = (
 )
 
 
+#: The kubelet's default: it mounts a file there, over whatever stands at that path.
+TERMINATION = "/dev/termination-log"
+_NAMES = json.dumps([scripts.POD_IPS, scripts.HOST_IPS])
+_OURS = f"(c.name == '{GUARD}' || c.name == '{SIDECAR}')"
+#: Where others may mount something into our containers: what the server itself mounts there (its token) is read by no script.
+SECRETS = "/var/run/secrets/"
+_OWN_MOUNT = f"m.name == '{VOLUME}' && m.mountPath == '{scripts.MOUNT}' && !has(m.subPath) && !has(m.subPathExpr)"
+_SECRET_MOUNT = f"m.mountPath.startsWith('{SECRETS}') && !m.mountPath.contains('..')"
+#: Whether our containers see the client's own ConfigMap, whole, and nothing in its place: `items` would rename scripts, and any
+#: other mount could stand for a script or a program, that of the termination message too.
+MOUNTED = (
+    "variables.volumes.exists(v, has(v.configMap) && v.configMap.name == variables.config && !has(v.configMap.items)"
+    " && (!has(v.configMap.optional) || !v.configMap.optional))"
+    f" && variables.init.all(c, !{_OURS} || (has(c.volumeMounts) && c.volumeMounts.exists(m, {_OWN_MOUNT})"
+    f" && c.volumeMounts.all(m, ({_OWN_MOUNT}) || ({_SECRET_MOUNT})) && c.terminationMessagePath == '{TERMINATION}'))"
+)
+#: Whether the guard starts as it was written: a variable could preload a library, move PATH, or stand for a setting.
+AS_WRITTEN = (
+    f"variables.init.all(c, !{_OURS} || (!has(c.envFrom) && (!has(c.env) || c.env.all(e, e.name in {_NAMES}"
+    " && has(e.valueFrom) && has(e.valueFrom.fieldRef) && e.valueFrom.fieldRef.fieldPath.startsWith('status.')))))"
+)
+
+
+def volumes(variable: str) -> str:
+    """Our volume in a pod or template, as a list."""
+    spec = f"variables.{variable}.spec"
+    return f"(has({spec}.volumes) ? {spec}.volumes : []).filter(v, v.name == '{VOLUME}')"
+
+
+#: Images are all that an update of a pod can change about its init containers.
+INIT_CHANGED = "dyn(object).spec.?initContainers.orValue([]) != dyn(oldObject).spec.?initContainers.orValue([])"
+
+
 def text(value: str) -> str:
     """A CEL string literal; JSON's escapes are a subset of CEL's."""
     return json.dumps(value)
@@ -70,6 +106,10 @@ def pod_of(subject: str) -> str:
 def annotation(key: str) -> str:
     """A parameter of the client."""
     return f"params.metadata.annotations[{text(key)}]"
+
+
+#: The client's ConfigMap, empty where the binding does not name it.
+CONFIG_NAME = f"{text(CONFIG)} in params.metadata.annotations ? {annotation(CONFIG)} : ''"
 
 
 def lines(key: str) -> str:

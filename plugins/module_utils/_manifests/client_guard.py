@@ -4,8 +4,8 @@
 
 """The containers that we add to a client's pod: the guard, which must run first, and the sidecar that keeps the overlay.
 
-The guard's container is what admission compares pods and workloads against (name, image, command, capabilities and the
-absence of a restart policy), so it depends on nothing but its arguments.
+The guard's container and its volume are what admission compares pods and workloads against (`admission_cel`), so they depend
+on nothing but their arguments.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from .._facts.model import Facts
 from .._overlay import scripts
 from .._topology.model import App, Topology
+from . import names
 from .images import Images
 from .model import Manifest
 
@@ -48,6 +49,11 @@ def guard_container(topology: Topology, app: App, facts: Facts, images: Images |
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
+
+
+def guard_volume(app: App) -> Manifest:
+    """The client's ConfigMap, as both containers mount it."""
+    return {"name": VOLUME, "configMap": {"name": names.client_config(app), "defaultMode": 0o555}}
 
 
 def pod_environment(facts: Facts) -> list[Manifest]:

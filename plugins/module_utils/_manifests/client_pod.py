@@ -16,7 +16,7 @@ from .._overlay import scripts
 from .._overlay.settings import gateway_address
 from .._topology.model import App, Gateway, Topology
 from . import names
-from .client_guard import SIDECAR, VOLUME, guard_container, native_sidecars, pod_environment, security_context
+from .client_guard import SIDECAR, VOLUME, guard_container, guard_volume, native_sidecars, pod_environment, security_context
 from .client_template import DIGEST, DNS_CAPTURE, POLICY, Additions
 from .images import Images
 from .model import LABEL_CLIENT, LABEL_INSTANCE, Live, Manifest
@@ -36,7 +36,7 @@ def additions(topology: Topology, facts: Facts, live: Live, app: App, images: Im
     guard = guard_container(topology, app, facts, images)
     sidecar = sidecar_container(topology, app, facts, images)
     native = native_sidecars(facts)
-    volume = {"name": VOLUME, "configMap": {"name": config["metadata"]["name"], "defaultMode": 0o555}}
+    volume = guard_volume(app)
     dns = pod_dns(gateway, app, facts)
     annotations = {DIGEST: _digest(_scripts(), config["data"][scripts.SETTINGS_FILE], guard, sidecar, dns, volume)}
     mark = policy_mark(live, app)

@@ -74,22 +74,28 @@ def _owned(live: Live, kind: str, instance: str, part: str) -> Iterable[Manifest
             yield item
 
 
-def injected_workloads(one: Held, live: Live) -> list[str]:
-    """`Kind/name` of the workloads and `Pod/name` of the running pods that this kill switch selects and that have the guard."""
+def injected_workloads(one: Held, live: Live, heirs: Iterable[PodSelector] = ()) -> list[str]:
+    """`Kind/name` of the workloads and `Pod/name` of the running pods that this kill switch selects and that have the guard.
+
+    `heirs`: selectors of kill switches in the same namespace that hold what they select in place of this one.
+    """
     if one.selector is None:
         return []
+    own, others = one.selector, list(heirs)
+
+    def holds(labels: Mapping[str, str]) -> bool:
+        return own.matches(labels) and not any(other.matches(labels) for other in others)
+
     found = [
         f"{kind}/{item['metadata']['name']}"
         for kind in WORKLOADS
         for item in live.all(kind, one.namespace)
-        if guarded(template_of(item)) and one.selector.matches(labels_of(template_of(item)))
+        if guarded(template_of(item)) and holds(labels_of(template_of(item)))
     ]
     return found + [
         f"Pod/{item['metadata']['name']}"
         for item in live.all("Pod", one.namespace)
-        if guarded(item)
-        and one.selector.matches(labels_of(item))
-        and (item.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+        if guarded(item) and holds(labels_of(item)) and (item.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
     ]
 
 

@@ -84,7 +84,7 @@ def _present(context: Context) -> dict[str, Any]:
         raise FaultsError(faults, "clients whose pods would not start guarded; no workload was patched")
     former = _former(context, live) if context.prune else ()
     desired = builder.desired(live, clients)
-    settings = context.converge(Desired(desired.waves), part=PART, prune=context.prune and not former)
+    settings = context.converge(Desired(desired.waves), part=PART, prune=False)
     killswitch.take_release_off(context, settings)
     outcome.add(settings)
     _patch(context, outcome, desired.patches)
@@ -99,6 +99,7 @@ def _present(context: Context) -> dict[str, Any]:
         outcome.add(killswitch.settle(context, [client.app for client in there], _images(context)))
     if former:
         _release(context, outcome, rollouts, former, live, {app.key for app in topology.clients})
+    if context.prune and _without_client(topology.instance, live, desired):
         _prune_configs(context, outcome, desired)
     if context.prune:
         _patch(context, outcome, builder.pod_security_restored(live, {app.namespace for app in topology.clients}))
@@ -289,6 +290,12 @@ def _release(
     if current is not None:
         outcome.actions += killswitch_release.remove(context, [one for key, one in held.items() if key not in busy])
         outcome.actions += killswitch_release.tidy(context)
+
+
+def _without_client(instance: str, live: Live, desired: Desired) -> bool:
+    """Whether ConfigMaps are there that no client has any more; with an app's former name its pods mounted one until now."""
+    wanted = {Key.of(item) for item in desired.objects}
+    return any(is_ours(item, instance, PART) and Key.of(item) not in wanted for item in live.all("ConfigMap"))
 
 
 def _prune_configs(context: Context, outcome: Outcome, desired: Desired) -> None:

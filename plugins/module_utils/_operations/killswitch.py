@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._argspec import FACTS, IMAGES, TOPOLOGY, WRITER, ArgumentSpec
@@ -64,16 +64,18 @@ def operation(context: Context) -> dict[str, Any]:
     guard = Desired()
     if wants_admission(context, facts, notes):
         guard = admission.build(context.topology, facts, live, built.edges, dialects=built.dialects, images=images)
+    left = _left(context, owned, live, built)
     missing = [] if context.rendered else _without_namespace(live, built.edges)
     outcome = context.converge(_existing(built.desired, missing), part=PART, prune=False)
     take_release_off(context, outcome)
     outcome.add(context.converge(guard, part=admission.PART, prune=False))
+    outcome.actions += killswitch_release.delete(context, left.admission)
     proven: list[str] = []
     if guard.waves and not context.rendered and not context.check_mode:
         present = [edges for edges in built.edges if edges not in missing]
         proven = killswitch_proof.prove(context, live, present, outcome.actions, images)
         notes += killswitch_proof.unprotected(context, built.desired.objects, outcome.actions) if present else []
-    kept = [] if context.rendered else _drop(context, outcome, owned, live, built, guard)
+    kept = [] if context.rendered else _drop(context, outcome, owned, live, built, guard, left)
     openings = [] if context.rendered else reopen.reopened_by(context.topology, facts, live, built.desired.objects)
     result = outcome.result() | {
         "policies": [_policy(edges, built.dialects, guard, edges in missing) for edges in built.edges],
@@ -202,6 +204,46 @@ def take_release_off(context: Context, outcome: Outcome) -> None:
             outcome.actions = [action for action in outcome.actions if action.key != key] + [mended]
 
 
+@dataclass(frozen=True)
+class Left:
+    """Clients that are in the list no more.
+
+    `injected`: by key, what still has the guard and is no other client's. `free`: those to take away. `admission`: what has to go
+    before the proof, since it holds pods that are another client's now: an app got another name.
+    """
+
+    injected: Mapping[str, list[str]]
+    free: tuple[Held, ...]
+    admission: tuple[Manifest, ...]
+
+
+def _left(context: Context, owned: Mapping[str, Held], live: Live, built: killswitch.KillSwitches) -> Left:
+    """Raises NetguardError where a client has a former name that this run may not take away."""
+    current = {app.key for app in context.topology.clients}
+    dropped = [] if context.rendered else [one for key, one in sorted(owned.items()) if key not in current]
+    seen = killswitch_release.with_pods(context, live, dropped)
+    injected: dict[str, list[str]] = {}
+    free: list[Held] = []
+    renamed: list[Held] = []
+    for one in dropped:
+        heirs = [edges.selector for edges in built.edges if edges.app.namespace == one.namespace]
+        found = injected_workloads(one, seen, heirs)
+        if found:
+            injected[one.key] = found
+        elif injected_workloads(one, seen):
+            renamed.append(one)
+            free.append(replace(one, admission=[]))
+        else:
+            free.append(one)
+    if renamed and not context.prune:
+        raise NetguardError(
+            f"{', '.join(one.key for one in renamed)} left the list, and its pods are those of another client in it, which that"
+            " kill switch would go on holding to the former name. Nothing was written: run once without only (netguard_only) and"
+            " without prune: false (netguard_prune)"
+        )
+    return Left(injected, tuple(free), tuple(item for one in renamed for item in one.admission))
+
+
 def _drop(
     context: Context,
     outcome: Outcome,
@@ -209,26 +251,23 @@ def _drop(
     live: Live,
     built: killswitch.KillSwitches,
     guard: Desired,
+    left: Left,
 ) -> list[dict[str, Any]]:
     """Takes away what belongs to no client any more. What is still injected is kept: vpn_client_inject goes first then."""
     if not context.prune:
         return []
     current = {app.key for app in context.topology.clients}
-    dropped = [one for key, one in sorted(owned.items()) if key not in current]
-    seen = killswitch_release.with_pods(context, live, dropped)
-    injected = {one.key: found for one in dropped if (found := injected_workloads(one, seen))}
-    free = [one for one in dropped if one.key not in injected]
-    outcome.actions += killswitch_release.remove(context, free)
+    outcome.actions += killswitch_release.remove(context, left.free)
     remaining = [one for one in owned.values() if one.key in current]
     stale = [item for one in remaining for item in _stale(one, built)]
     wanted = {Key.of(item) for item in guard.objects}
     stale += [item for one in remaining for item in one.admission if Key.of(item) not in wanted]
-    if not guard.waves and not injected and current:
+    if not guard.waves and not left.injected and current:
         stale += shared(live, context.topology.instance, admission_only=True)
     outcome.actions += killswitch_release.delete(context, stale)
-    if free and not current:
+    if left.free and not current:
         outcome.actions += killswitch_release.tidy(context)
-    return [{"client": key, "injected": found} for key, found in sorted(injected.items())]
+    return [{"client": key, "injected": found} for key, found in sorted(left.injected.items())]
 
 
 def _stale(one: Held, built: killswitch.KillSwitches) -> Sequence[Manifest]:

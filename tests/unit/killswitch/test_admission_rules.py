@@ -10,10 +10,12 @@ What the expressions do is told by a real API server in tests/apiserver/test_adm
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.netguard.plugins.module_utils._manifests import admission, killswitch
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests import admission, client, killswitch
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests import admission_cel as cel
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.client_guard import guard_container
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.images import Images
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.killswitch_held import held, injected_workloads, shared
@@ -56,6 +58,40 @@ def test_a_guard_that_no_run_wrote_is_not_taken_over(changes: dict[str, Any]) ->
     written = objects(Live((guarded(OLD),)), OLD)
     assert accepted(Live((guarded(OLD, **changes), *written)), OLD) == [OLD.overlay]
     assert accepted(Live((guarded(OLD, **changes),)), OLD) == [OLD.overlay]
+
+
+@pytest.mark.parametrize(("name", "config"), [("qbit", "netguard-client-qbit"), ("q" * 60, f"netguard-client-{'q' * 38}-5f8d948e")])
+def test_admission_and_injection_name_the_same_config_map(name: str, config: str) -> None:
+    shape = topology(QBIT | {"name": name})
+    live = Live((deployment(name),))
+    (edges,) = killswitch.build(shape, FACTS, live).edges
+    bindings = admission.client_bindings(shape, FACTS, live, edges)
+    assert {item["metadata"]["annotations"]["homelab.netguard/config"] for item in bindings} == {config}
+    (injected,) = client.clients(shape, FACTS, live)
+    tried = admission.good_pod(shape, FACTS, edges, live)["spec"]
+    assert injected.config["metadata"]["name"] == config
+    assert injected.template is not None
+    for spec in (injected.template["spec"], tried):
+        assert spec["volumes"] == [{"name": "netguard-client", "configMap": {"name": config, "defaultMode": 0o555}}]
+
+
+def test_our_containers_are_as_admission_demands() -> None:
+    """The expressions hold names and paths as text: what the builders write is what they ask for."""
+    (injected,) = client.clients(SHAPE, FACTS, Live((deployment("qbit"),)))
+    assert injected.template is not None
+    for container in injected.template["spec"]["initContainers"]:
+        assert container["name"] in ("netguard-guard", "netguard-overlay")
+        assert [item["mountPath"] for item in container["volumeMounts"]] == ["/netguard"]
+        assert container["terminationMessagePath"] == cel.TERMINATION
+        for item in container["env"]:
+            assert json.dumps(item["name"]) in cel.AS_WRITTEN
+            assert item["valueFrom"]["fieldRef"]["fieldPath"].startswith("status.")
+
+
+def test_a_message_tells_of_the_client_by_its_binding() -> None:
+    for rule in admission.clients_policy(SHAPE)["spec"]["validations"]:
+        assert "<" not in rule["message"] + rule["messageExpression"]
+        assert rule["messageExpression"].count('"') % 2 == 0
 
 
 def test_every_field_that_the_server_would_fill_in_is_written() -> None:
