@@ -22,6 +22,11 @@ class Resource:
     namespaced: bool
     verbs: frozenset[str] = frozenset()
 
+    @property
+    def group(self) -> str:
+        """The API group; empty for the core one."""
+        return self.api_version.rpartition("/")[0]
+
     def path(self, namespace: str = "", name: str = "") -> str:
         """Path of one object, or of the list; without a namespace the list of all."""
         parts = [_root(self.api_version)]

@@ -116,8 +116,8 @@ def refusal(error: Any, what: str) -> ApiError:
 def unreadable(error: ApiError, what: str) -> Unreadable:
     """A refused read in the words of discovery: forbidden, absent or failed."""
     if error.status in (401, 403):
-        right = missing_right(error.server_message)
-        return Forbidden(f"{what}: {error.server_message}{f'. {right}' if right else ''}")
+        rule = missing_right(error.server_message)
+        return Forbidden(f"{what}: {error.server_message}{f'. {rule}' if rule else ''}")
     if error.status == 404:
         return Absent(f"{what}: not served by this API server")
     return Unreadable(f"{what}: {error.server_message}")
@@ -141,13 +141,13 @@ _RIGHT = re.compile(
 def missing_right(message: str) -> str:
     """The RBAC rule that a refusal asks for; empty when it is no refusal by RBAC (admission, quota)."""
     found = _RIGHT.search(message)
-    if found is None:
-        return ""
-    where = f" in the namespace {found['namespace']}" if found["namespace"] else ", cluster-wide"
-    return (
-        f'missing right: apiGroups ["{found["group"]}"], resources ["{found["resource"]}"], verbs ["{found["verb"]}"]{where};'
-        " docs/rbac.md has the roles"
-    )
+    return right(found["group"], found["resource"], found["verb"], found["namespace"]) if found else ""
+
+
+def right(group: str, resource: str, verb: str, namespace: str | None) -> str:
+    """An RBAC rule in words; no namespace: cluster-wide."""
+    where = f" in the namespace {namespace}" if namespace else ", cluster-wide"
+    return f'missing right: apiGroups ["{group}"], resources ["{resource}"], verbs ["{verb}"]{where}; docs/rbac.md has the roles'
 
 
 def short(error: Exception) -> str:

@@ -24,7 +24,7 @@ from .._manifests.model import LABEL_INSTANCE, RELEASE, Desired, Key, Live, Mani
 from .._manifests.workloads import WORKLOADS, workload
 from .._module import Context
 from .._topology.model import App
-from . import killswitch_proof, killswitch_release
+from . import killswitch_proof, killswitch_release, waiting
 
 PART = "killswitch"
 
@@ -65,8 +65,10 @@ def operation(context: Context) -> dict[str, Any]:
     if wants_admission(context, facts, notes):
         guard = admission.build(context.topology, facts, live, built.edges, dialects=built.dialects, images=images)
     left = _left(context, owned, live, built)
-    missing = [] if context.rendered else _without_namespace(live, built.edges)
-    outcome = context.converge(_existing(built.desired, missing), part=PART, prune=False)
+    desired, later = waiting.split(context, built.desired, live)
+    unborn = {action.key.namespace for action in later}
+    missing = [edges for edges in built.edges if edges.app.namespace in unborn]
+    outcome = context.converge(desired, part=PART, prune=False)
     take_release_off(context, outcome)
     outcome.add(context.converge(guard, part=admission.PART, prune=False))
     outcome.actions += killswitch_release.delete(context, left.admission)
@@ -84,10 +86,10 @@ def operation(context: Context) -> dict[str, Any]:
         "proven": proven,
         "notes": [*built.notes, *notes],
     }
-    if missing:
-        # Nothing was written for them, so they are no change.
-        result["objects"] += [_waiting(edges).data() for edges in missing]
-        result["counts"]["waiting"] = len(missing)
+    if later:
+        # Nothing was written for them, so they are no change: admission refuses their pods until the next run can write the policy.
+        result["objects"] += [action.data() for action in later]
+        result["counts"]["waiting"] = len(later)
     _judge(context, result, built.certain)
     return result
 
@@ -158,20 +160,6 @@ def wants_admission(context: Context, facts: Facts, notes: list[str]) -> bool:
     return False
 
 
-def _without_namespace(live: Live, found: Iterable[ClientEdges]) -> list[ClientEdges]:
-    """Clients of namespaces that do not exist yet: admission refuses their pods until the next run can write the policy."""
-    if "Namespace" in live.unreadable:
-        return []
-    known = {item["metadata"]["name"] for item in live.all("Namespace")}
-    return [edges for edges in found if edges.app.namespace not in known]
-
-
-def _existing(desired: Desired, missing: Iterable[ClientEdges]) -> Desired:
-    absent = {edges.app.namespace for edges in missing}
-    waves = tuple(tuple(item for item in wave if item["metadata"].get("namespace") not in absent) for wave in desired.waves)
-    return replace(desired, waves=waves)
-
-
 def _policy(edges: ClientEdges, dialects: tuple[str, ...], guard: Desired, missing: bool) -> dict[str, Any]:
     return {
         "client": edges.app.key,
@@ -182,10 +170,6 @@ def _policy(edges: ClientEdges, dialects: tuple[str, ...], guard: Desired, missi
         "admission": bool(guard.waves),
         "dns": edges.dns,
     }
-
-
-def _waiting(edges: ClientEdges) -> Action:
-    return Action(Key("networking.k8s.io/v1", "NetworkPolicy", edges.app.namespace, names.killswitch(edges.app)), "waiting")
 
 
 def take_release_off(context: Context, outcome: Outcome) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from .._cluster.client import Read
-from .._cluster.outcome import Action
 from .._manifests import names, segments
 from .._manifests.model import Desired
 from .._manifests.workloads import WORKLOADS
@@ -32,9 +31,7 @@ def operation(context: Context) -> dict[str, Any]:
         context.refuse_empty("apps", segments.PART)
     live = context.read(READS)
     built = segments.build(context.topology, context.facts(), live, str(context.params["dialect"]))
-    desired, later = _subset(context, built.desired), list[Action]()
-    if not context.rendered:  # files are for a cluster that may have it by then
-        desired, later = waiting.split(desired, live)
+    desired, later = waiting.split(context, _subset(context, built.desired), live)
     outcome = context.converge(desired, part=segments.PART)
     outcome.actions += later
     return outcome.result() | {"edges": list(built.edges), "not_covered": list(built.not_covered), "notes": list(built.notes)}

@@ -10,19 +10,21 @@ from dataclasses import replace
 
 from .._cluster.outcome import Action
 from .._manifests.model import Desired, Key, Live, Manifest
+from .._module import Context
 
 
-def split(desired: Desired, live: Live) -> tuple[Desired, list[Action]]:
+def split(context: Context, desired: Desired, live: Live) -> tuple[Desired, list[Action]]:
     """What can be written now, and the rest as actions of the result.
 
-    Where namespaces may not be listed nothing waits, since an empty list says nothing there.
+    Nothing waits where manifests are rendered, for a cluster that may have the namespace by then; nor where namespaces may not be
+    listed, since an empty list says nothing there.
     """
 
     def waits(item: Manifest) -> bool:
         namespace = Key.of(item).namespace
         return bool(namespace) and live.get("Namespace", "", namespace) is None
 
-    if "Namespace" in live.unreadable:
+    if context.rendered or "Namespace" in live.unreadable:
         return desired, []
     waves = tuple(tuple(item for item in wave if not waits(item)) for wave in desired.waves)
     actions = [Action(Key.of(item), "waiting") for item in desired.objects if waits(item)]
