@@ -112,19 +112,17 @@ class ByHand:
             return True
         return None if any(app.get("kube_api") for app in self._beside(source)) else False
 
-    def outward(self, source: Workload, address: str, port: Port, *, public: bool) -> bool | None:
-        """To an address outside of the cluster, or a node's."""
+    def outward(self, source: Workload, address: str, port: Port) -> bool | None:
+        """To an address outside of the cluster, or a node's; none of the lab's is public, so `internet` means none of them."""
         if not source.app:
             return self._nobody(source)
-        if self._outward(self.apps[source.app], address, port, public):
+        if self._outward(self.apps[source.app], address, port):
             return True
-        return None if any(self._outward(app, address, port, public) for app in self._beside(source)) else False
+        return None if any(self._outward(app, address, port) for app in self._beside(source)) else False
 
-    def _outward(self, app: Mapping[str, Any], address: str, port: Port, public: bool) -> bool:
+    def _outward(self, app: Mapping[str, Any], address: str, port: Port) -> bool:
         if port == PING:
             return any(_inside(address, network) for network in listed(app.get("icmp")))
-        if public and port in [port_of(item) for item in listed(app.get("internet"))]:
-            return True
         for external in listed(app.get("external")):
             ports = [port_of(item) for item in listed(external.get("ports"))]
             if port in ports and any(_inside(address, network) for network in listed(external["to"])):

@@ -13,7 +13,6 @@ from typing import Any
 from .example_by_hand import PING, ByHand
 from .example_pods import (
     AWAY_PORTS,
-    DOCUMENTATION,
     HOST,
     INTERNET,
     NAMED,
@@ -197,16 +196,16 @@ class Flows:
             yield Flow("pod to the API server", source, f"API {host}", host, port, None, declared, policy=address, seen=seen)
         for node, address in there.nodes.items():
             for number, says in ((NODE_PORT, "node"), (KUBELET, None)):
-                wanted = self.by_hand.outward(own, address, ("tcp", number), public=False)
+                wanted = self.by_hand.outward(own, address, ("tcp", number))
                 port = ("tcp", number)
                 yield Flow("pod to node", source, f"node {node}", address, port, says, wanted, policy=address)
 
     def _outward(self, source: Source, own: Workload) -> Iterable[Flow]:
-        groups = (("pod to the internet", [INTERNET, NAMED, DOCUMENTATION]), ("pod to the LAN", self.lan))
+        groups = (("pod to the internet", [INTERNET, NAMED]), ("pod to the LAN", self.lan))
         for group, addresses in groups:
             for address in addresses:
                 for port in (*(("tcp", number) for number in AWAY_PORTS), PING):
-                    wanted = self.by_hand.outward(own, address, port, public=address == INTERNET)
+                    wanted = self.by_hand.outward(own, address, port)
                     says = "outside" if port != PING else None
                     yield Flow(group, source, address, address, port, says, wanted, policy=address)
 
