@@ -25,9 +25,13 @@ class SelectorError(ValueError):
 
 
 @lru_cache(maxsize=4096)
-def parse(text: str) -> Test:
-    """The test that a selector stands for; empty takes everything. Raises SelectorError."""
-    found = _Parser(text)
+def parse(text: str, *, spaces: bool = False) -> Test:
+    """The test that a selector stands for; empty takes everything. Raises SelectorError.
+
+    `spaces`: it says which namespaces a rule means. There alone `global()` means what is in none; elsewhere felix takes it
+    for `all()`. Calico's own API refuses to store it there, the CRD does not.
+    """
+    found = _Parser(text, spaces)
     if not found.tokens:
         return lambda _labels: True
     test = found.either(0)
@@ -37,7 +41,8 @@ def parse(text: str) -> Test:
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, spaces: bool) -> None:
+        self.spaces = spaces
         self.tokens: list[str] = []
         self.position = 0
         place = 0
@@ -89,7 +94,7 @@ class _Parser:
         if token in ("all", "global") and self.peek() == "(":
             self.take("(")
             self.take(")")
-            every = token == "all"
+            every = token == "all" or not self.spaces
             return lambda _labels: every
         if token == "has":
             self.take("(")

@@ -88,15 +88,15 @@ class _Reader(Reader):
         test = self.test(text, path)
         return self.world.pods_where(lambda one: test(_labels(one)))
 
-    def spaces(self, text: Any, path: str) -> int:
+    def spaces(self, text: Any, path: str, *, rule: bool = False) -> int:
         """Pods of the namespaces that a selector takes."""
-        test = self.test(text, path)
+        test = self.test(text, path, spaces=rule)
         names = {name for name, labels in self.world.namespaces.items() if test({**labels, "projectcalico.org/name": name})}
         return self.world.pods_where(lambda one: one.namespace in names)
 
-    def test(self, text: Any, path: str) -> calico_selector.Test:
+    def test(self, text: Any, path: str, *, spaces: bool = False) -> calico_selector.Test:
         try:
-            return calico_selector.parse(str(text) if text is not None else "")
+            return calico_selector.parse(str(text) if text is not None else "", spaces=spaces)
         except calico_selector.SelectorError as error:
             self.bad(path, f"{str(text)[:80]!r} is no selector: {error}")
             return lambda _labels: False
@@ -156,7 +156,7 @@ class _Reader(Reader):
         if entity.get("notSelector"):
             mask &= ~self.pods(entity["notSelector"], f"{path}.notSelector")
         if spaces:
-            mask &= self.spaces(spaces, f"{path}.namespaceSelector")
+            mask &= self.spaces(spaces, f"{path}.namespaceSelector", rule=True)
         elif self.ref.kind == "NetworkPolicy":
             mask &= world.namespace(self.ref.namespace or "default")
         if entity.get("selector") and (not spaces or "global()" in str(spaces)):

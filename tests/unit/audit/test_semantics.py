@@ -365,6 +365,22 @@ LANGUAGES: dict[str, tuple[str, list[Any], list[tuple[str, str, str, str]]]] = {
         ],
         [("a/one", "b/far", "1/tcp", YES), ("a/one", "a/two", "1/tcp", NO)],
     ),
+    # felix 3.28, seen on packets: only among a rule's namespaces does global() mean "in none"
+    "Calico: global() takes every pod where it says whom a policy selects": (
+        "calico",
+        [gnp(10, [{"action": "Deny"}], namespaceSelector="global()")],
+        [("a/one", PUBLIC, "1/tcp", NO), ("a/two", PUBLIC, "1/tcp", YES)],
+    ),
+    "Calico: global() takes no pod where it says whom a rule means": (
+        "calico",
+        [gnp(10, [{"action": "Allow", "destination": {"selector": "all()", "namespaceSelector": "global()"}}])],
+        [("a/one", "a/two", "1/tcp", NO), ("a/one", "b/far", "1/tcp", NO)],
+    ),
+    "Calico: all() beside something else takes nothing away": (
+        "calico",
+        [gnp(10, [{"action": "Allow", "destination": {"namespaceSelector": "all() && team == 'blue'"}}])],
+        [("a/one", "a/two", "1/tcp", NO), ("a/one", "b/far", "1/tcp", YES)],
+    ),
     "Cilium: a deny beats every allow": (
         "cilium",
         [
