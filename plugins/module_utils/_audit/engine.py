@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import read_calico, read_cilium, read_cluster, read_kubernetes
-from .policy import ALLOW, DENY, DIRECTIONS, EGRESS, INGRESS, PASS, Policy, Problem, Ref, Rule, rule_region
+from .policy import ALLOW, CALICO_COPY, DENY, DIRECTIONS, EGRESS, INGRESS, PASS, Policy, Problem, Ref, Rule, rule_region
 from .profiles import CALICO, CILIUM, CLUSTER, KUBERNETES, Profile
 from .region import Region
 from .sets import EVERYWHERE, Ports
@@ -24,7 +24,6 @@ from .world import World, bits
 
 ALLOWED, DENIED, UNDECIDED = "allowed", "denied", "implementation-defined"
 HBONE = 15008
-CALICO_COPY = "knp.default."
 
 #: Kinds by the language that they belong to. Kubernetes' and Calico's NetworkPolicy share a kind, not a group.
 KINDS = {

@@ -20,6 +20,9 @@ DIRECTIONS = (EGRESS, INGRESS)
 #: Places of the stages. Calico's tiers stand at their own order, which is why these are its numbers.
 ADMIN_STAGE, DEFAULT_STAGE, BASELINE_STAGE = 1_000.0, 1_000_000.0, 10_000_000.0
 
+#: Calico's own name of a Kubernetes NetworkPolicy begins with this; its API shows each a second time under it.
+CALICO_COPY = "knp.default."
+
 
 @dataclass(frozen=True, order=True)
 class Ref:

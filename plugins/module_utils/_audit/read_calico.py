@@ -42,6 +42,13 @@ def tiers(manifests: tuple[Mapping[str, Any], ...]) -> dict[str, tuple[float, st
     return found
 
 
+def rank(ref: Ref, tier: str) -> str:
+    """What decides where orders are the same: felix's own name of a policy, the namespace first (PolKVLess in felix/calc)."""
+    prefix = f"{tier}."
+    name = ref.name if ref.name.startswith(prefix) else prefix + ref.name
+    return f"{ref.namespace or 'default'}/{name}" if ref.kind == "NetworkPolicy" else name
+
+
 def read(
     manifest: Mapping[str, Any], world: World, profile: Profile, known: Mapping[str, tuple[float, str]]
 ) -> tuple[Policy | None, list[Problem]]:
@@ -78,7 +85,7 @@ class _Reader(Reader):
             egress=rules[EGRESS] if EGRESS in spoken else None,
             ingress=rules[INGRESS] if INGRESS in spoken else None,
             stage=stage,
-            order=(float(order) if isinstance(order, (int, float)) else LAST, self.ref.name),
+            order=(float(order) if isinstance(order, (int, float)) else LAST, rank(self.ref, tier)),
             isolates=spoken,
             certain=certain,
             end=end,

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .policy import ALLOW, DEFAULT_STAGE, EGRESS, INGRESS, Peers, Policy, Problem, Ref, Rule
+from .policy import ALLOW, CALICO_COPY, DEFAULT_STAGE, EGRESS, INGRESS, Peers, Policy, Problem, Ref, Rule
 from .profiles import KUBERNETES, Profile
 from .reader import Reader
 from .sets import EVERYWHERE, PROTOCOLS, Addresses, Intervals, Ports, network
@@ -76,7 +76,7 @@ class _Reader(Reader):
             egress=rules[EGRESS],
             ingress=rules[INGRESS],
             stage=DEFAULT_STAGE,
-            order=(1000.0, f"{self.ref.namespace}/{self.ref.name}"),
+            order=(1000.0, f"{self.ref.namespace or 'default'}/{CALICO_COPY}{self.ref.name}"),
             isolates=isolated,
         )
 

@@ -291,6 +291,7 @@ CLUSTER = "policy.networking.k8s.io/v1alpha2"
 ADMIN = "policy.networking.k8s.io/v1alpha1"
 ALLOW_ALL = policy("allow", policyTypes=["Egress"], egress=[{}])
 DENY_ALL = policy("deny", policyTypes=["Egress"])
+OF_ONE = {"selector": "app == 'one'", "types": ["Egress"]}
 
 
 def gnp(order: int | None, rules: list[dict[str, Any]], **spec: Any) -> dict[str, Any]:
@@ -364,6 +365,20 @@ LANGUAGES: dict[str, tuple[str, list[Any], list[tuple[str, str, str, str]]]] = {
             )
         ],
         [("a/one", "b/far", "1/tcp", YES), ("a/one", "a/two", "1/tcp", NO)],
+    ),
+    # felix compares its own names, `a/default.z` with `a/knp.default.allow` and with `default.b`
+    "Calico: of one order, its own policy comes before Kubernetes' in a namespace": (
+        "calico",
+        [ALLOW_ALL, custom(CALICO, "NetworkPolicy", "z", OF_ONE | {"order": 1000, "egress": [{"action": "Deny"}]}, "a")],
+        [("a/one", PUBLIC, "1/tcp", NO), ("a/two", PUBLIC, "1/tcp", YES)],
+    ),
+    "Calico: without an order, names decide, the namespace before them": (
+        "calico",
+        [
+            custom(CALICO, "NetworkPolicy", "default.z", OF_ONE | {"egress": [{"action": "Deny"}]}, "a"),
+            custom(CALICO, "GlobalNetworkPolicy", "default.b", OF_ONE | {"egress": [{"action": "Allow"}]}),
+        ],
+        [("a/one", PUBLIC, "1/tcp", NO)],
     ),
     # felix 3.28, seen on packets: only among a rule's namespaces does global() mean "in none"
     "Calico: global() takes every pod where it says whom a policy selects": (
