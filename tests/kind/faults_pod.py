@@ -201,20 +201,36 @@ def raw_packets(table: Table) -> None:
         table.check("PermissionError" in said or "Operation not permitted" in said, row, f"it got one: {said[-200:]}")
 
 
+def asked_from_the_node(port: int) -> str:
+    """Shell: asks for $overlay over the link of the pod with the address $ip, as if that address were there."""
+    return f"""
+    link=$(ip route get "$ip" | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p' | head -1)
+    ip route add "$overlay/32" dev "$link" || exit 1
+    trap 'ip route delete "$overlay/32" dev "$link"' EXIT
+    ping -c 3 -W 1 "$overlay" >/dev/null && echo "echo answered"
+    timeout 2 bash -c "exec 3<>/dev/tcp/$overlay/{port}" 2>/dev/null && echo "SYN answered"
+    ip neighbour show "$overlay" dev "$link" | grep -q lladdr && echo "ARP answered"
+    echo done
+    """
+
+
+def i1_control(table: Table) -> None:
+    """What I1 asks is answered where nothing guards: Linux answers for an address on any of its interfaces."""
+    with table.row("I1", "the same of an unguarded pod with a second address: the positive control") as row:
+        added = "inside ip address add 192.0.2.66/32 dev lo || exit 1\noverlay=192.0.2.66\n"
+        said = NEIGHBOUR.node_shell(added + asked_from_the_node(9696) + "inside ip address delete 192.0.2.66/32 dev lo\n")
+        wanted = ["echo answered", "SYN answered", "ARP answered", "done"]
+        table.check(said.split("\n")[:4] == wanted, row, said.strip().replace("\n", "; "))
+
+
 def i1_from_the_node(table: Table) -> None:
     """The node's side must not learn or use the overlay address."""
     with table.row("I1", "echo, SYN and ARP for the overlay address from the node's side") as row:
-        said = CLIENT.node_shell("""
+        found = """
         overlay=$(inside ip -4 -o address show dev vxlan0 | awk '{print $4}' | cut -d/ -f1)
         [ -n "$overlay" ] || { echo "no overlay address"; exit 1; }
-        link=$(ip route get "$ip" | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p' | head -1)
-        ip route add "$overlay/32" dev "$link" || exit 1
-        trap 'ip route delete "$overlay/32" dev "$link"' EXIT
-        ping -c 3 -W 1 "$overlay" >/dev/null && echo "echo answered"
-        timeout 2 bash -c "exec 3<>/dev/tcp/$overlay/8080" 2>/dev/null && echo "SYN answered"
-        ip neighbour show "$overlay" dev "$link" | grep -q lladdr && echo "ARP answered"
-        echo done
-        """)
+        """
+        said = CLIENT.node_shell(found + asked_from_the_node(8080))
         table.check(said.strip() == "done", row, said.strip().replace("\n", "; "))
 
 
@@ -342,6 +358,7 @@ def forwarded() -> str:
 ROWS = (
     ("E1", e1_old_flows),
     ("K1", kubelet_ways),
+    ("I1", i1_control),
     ("I1", i1_from_the_node),
     ("F8b", f8_routes_of_the_client),
     ("F9", f9_guard_flushed),
