@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.netguard.tests.apiserver.clients_lab import (
     GUARD,
+    KEY,
     MERGE,
     SIDECAR,
     STRATEGIC,
@@ -303,6 +304,29 @@ def test_a_renamed_app_keeps_its_workload_closed(home: Home) -> None:
         assert not home.exists(kind, name, "networking.k8s.io/v1" if kind == "NetworkPolicy" else "v1")
     assert not home.run("killswitch")["changed"]
     assert not home.run()["changed"]
+
+
+def test_a_renamed_gateway_is_followed_in_one_run(home: Home) -> None:
+    """In the order of site.yml: the client may reach the new gateway alone before the former one goes, and no other in between."""
+    home.workload()
+    home.site()
+    home.apps = [{**home.apps[0], "vpn": "mullvad"}]
+    options: dict[str, Any] = {"gateways": [{"name": "mullvad", "namespace": home.vpn, "provider": "protonvpn"}]}
+
+    def reached() -> list[str]:
+        """Gateways that the policy lets the client out to, by every rule that it has."""
+        rules = home.get("NetworkPolicy", "netguard-killswitch-web", "networking.k8s.io/v1")["spec"]["egress"]
+        return [peer["podSelector"]["matchLabels"]["homelab.netguard/gateway"] for rule in rules for peer in rule["to"]]
+
+    assert reached() == ["proton"]
+    home.run("killswitch", clients="closed", **options)
+    assert reached() == ["mullvad"]
+    result = home.run("gateway", **options, credentials={"mullvad": {"wireguard_private_key": KEY}})
+    assert {item["action"] for item in result["objects"] if "proton" in item["name"]} == {"deleted"}
+    assert not home.run("killswitch", **options)["changed"]
+    assert said(home.run(**options)) == "changed"
+    assert reached() == ["mullvad"]
+    assert not home.run(**options)["changed"]
 
 
 def test_a_workload_that_comes_later_is_waiting_first(home: Home) -> None:

@@ -448,13 +448,14 @@ def test_many_new_objects_are_looked_for_by_one_list(lab: Lab) -> None:
 
 
 def test_another_list_tears_nothing_down(lab: Lab) -> None:
-    lab.run(lab.config("one"), lab.config("two"))
+    one, two, three = (lab.policy(name, part="segments") for name in ("one", "two", "three"))
+    lab.run(one, two)
     before = lab.server.mark()
     with pytest.raises(NetguardError, match="give it an instance of its own"):
-        lab.run(lab.config("three"))
+        lab.run(three)
     assert lab.server.writes(before) == []
-    assert actions(lab.run(lab.config("three"), prune=False)) == {"ConfigMap/three": "created"}
-    assert actions(lab.run(lab.config("three"))) == {"ConfigMap/one": "deleted", "ConfigMap/two": "deleted"}
+    assert actions(lab.run(three, prune=False)) == {"NetworkPolicy/three": "created"}
+    assert actions(lab.run(three)) == {"NetworkPolicy/one": "deleted", "NetworkPolicy/two": "deleted"}
 
 
 def test_a_namespace_that_may_not_be_looked_into_is_kept(lab: Lab) -> None:

@@ -342,6 +342,30 @@ def test_an_empty_list_tears_nothing_down(home: Home) -> None:
     assert len(home.owned()) == len(EVERYTHING) + 1
 
 
+@pytest.mark.parametrize("namespace", ["", "-elsewhere"])
+def test_another_list_with_the_same_instance_tears_nothing_down(home: Home, namespace: str) -> None:
+    """Another home's gateway and app; then the same home's, of which an injected client is known: it was renamed."""
+    home.run()
+    before = home.versions()
+    other = {
+        "gateways": [home.gateway("mullvad", namespace=home.vpn + namespace)],
+        "apps": [home.app(vpn="mullvad")],
+        "credentials": {"mullvad": {"wireguard_private_key": KEY}},
+    }
+    for check in (True, False):
+        said = home.run(**other, check=check, fails=True)["msg"]
+        assert "none of the gateways of the instance" in said
+        assert "instance of its own" in said
+        assert home.versions() == before
+    labels = {"homelab.netguard/instance": home.instance, "homelab.netguard/part": "client"}
+    meta = {"name": "netguard-client-web", "labels": labels, "annotations": {"homelab.netguard/app": "web"}}
+    home.create("v1", "ConfigMap", {"metadata": meta}, home.media)
+    for check in (True, False):
+        deleted = [item for item in home.run(**other, check=check)["objects"] if item["action"] == "deleted"]
+        assert ("Deployment", "netguard-gateway-proton") in {(item["kind"], item["name"]) for item in deleted}
+    assert [key[2] for key in home.owned() if key[0] == "Deployment"] == ["netguard-gateway-mullvad"]
+
+
 def test_an_object_of_somebody_else_is_not_taken(home: Home) -> None:
     home.create("v1", "Namespace", {"metadata": {"name": home.vpn}})
     home.create("v1", "ConfigMap", {"metadata": {"name": f"{BASE}-env"}, "data": {"mine": "yes"}}, home.vpn)

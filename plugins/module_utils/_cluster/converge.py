@@ -124,7 +124,7 @@ class Convergence:
         waves = [[item for item in wave if Key.of(item) not in others] for wave in waves]
         wanted = [item for item in wanted if Key.of(item) not in others]
         comparisons = {Key.of(item): compare(item, there[Key.of(item)]) for item in wanted if Key.of(item) in there}
-        if prune and self.part != "client":  # vpn_client_inject judges by app, before it releases anything
+        if prune and self.part not in ("client", "gateway"):  # these two are judged by app, before anything is released
             self._refuse_other_list(wanted, there)
         self._refuse_held(comparisons, there)
         self._settle_doubts(wanted, comparisons, there)

@@ -183,6 +183,15 @@ def pod_security_restored(live: Live, still: Iterable[str]) -> tuple[Patch, ...]
     return tuple(patches)
 
 
+def known(instance: str, live: Live) -> frozenset[str]:
+    """Keys (`namespace/app`) of the apps whose ConfigMaps are there: clients that this instance has injected."""
+    return frozenset(
+        f"{meta['namespace']}/{(meta.get('annotations') or {}).get(APP, '')}"
+        for meta in (item["metadata"] for item in live.all("ConfigMap"))
+        if (labels := meta.get("labels") or {}).get(LABEL_INSTANCE) == instance and labels.get(LABEL_PART) == PART
+    )
+
+
 def former(instance: str, live: Live, current: Iterable[Key]) -> tuple[Manifest, ...]:
     """Workloads that carry this instance's injection and are no client's any more: dropped apps and moved workloads."""
     kept = set(current)

@@ -115,11 +115,7 @@ def _former(context: Context, live: Live) -> tuple[Manifest, ...]:
     """Workloads to release. Raises NetguardError when that would be every client that there is: another list is meant then."""
     topology = context.topology
     found = builder.former(topology.instance, live, map(builder.workload_key, topology.clients))
-    known = {
-        f"{item['metadata']['namespace']}/{(item['metadata'].get('annotations') or {}).get(builder.APP, '')}"
-        for item in live.all("ConfigMap")
-        if is_ours(item, topology.instance, PART)
-    }
+    known = builder.known(topology.instance, live)
     if found and known and not known & {app.key for app in topology.apps}:
         listed = ", ".join(str(Key.of(item)) for item in found[:5])
         raise NetguardError(

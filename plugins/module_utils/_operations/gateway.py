@@ -18,6 +18,7 @@ from .._cluster.converge import Action, Outcome, is_ours
 from .._cluster.wait import Goal, wait
 from .._errors import NetguardError
 from .._facts.model import Facts
+from .._manifests import client as clients
 from .._manifests import gateway as builder
 from .._manifests import gateway_credentials, names
 from .._manifests.client_patch import API_VERSIONS
@@ -64,6 +65,8 @@ def operation(context: Context) -> dict[str, Any]:
     options = PodOptions(Images.of(params["images"]), params["resources"] or {}, params["tun"])
     facts = context.facts()
     live = context.read(reads(topology))
+    there = _deployments(context)
+    _refuse_other_list(context, there)
     how = {
         "given": given,
         "options": options,
@@ -75,7 +78,7 @@ def operation(context: Context) -> dict[str, Any]:
     subset = replace(topology, gateways=tuple(gateway for gateway in topology.gateways if gateway.name in only))
     outcome, live, pending = _credentials_first(context, subset, live, given)
     desired = builder.build(topology, facts, live, only=only, pending=pending, **how)
-    outcome.add(_converged(context, desired))
+    outcome.add(_converged(context, desired, there))
     if context.waits:
         _wait(context, subset)
     cases = [case for case in builder.gateway_cases(topology, facts, credentials, options) if case.gateway.name in only]
@@ -86,17 +89,52 @@ def operation(context: Context) -> dict[str, Any]:
     }
 
 
+def _refuse_other_list(context: Context, there: list[Manifest]) -> None:
+    """Raises NetguardError when no gateway that is there is in the list: another home's, unless a client of it is known here.
+
+    A client tells a renamed gateway from another list: it stays closed until it is moved.
+    """
+    topology = context.topology
+    if not there or not context.prune or {Key.of(item) for item in there} & {_deployment(gateway) for gateway in topology.gateways}:
+        return
+    mine = f"{LABEL_INSTANCE}={topology.instance},{LABEL_PART}={clients.PART}"
+    configs = context.read([Read("v1", "ConfigMap", label_selector=mine, optional=False)])
+    if clients.known(topology.instance, configs) & {app.key for app in topology.clients}:
+        return
+    some = ", ".join(str(Key.of(item)) for item in there[:5])
+    raise NetguardError(
+        f"none of the gateways of the instance {topology.instance} ({some}) is in the list, nor is a client that it has injected,"
+        " and all of them would be deleted. Nothing was changed. If the list belongs to another home, give it an instance of its"
+        " own; if the gateways were renamed, run once with prune: false (netguard_prune of the roles), then as before; to remove"
+        " them, run with state: absent (playbook remove)"
+    )
+
+
+def _deployments(context: Context) -> list[Manifest]:
+    """The gateways that are there; none when rendering."""
+    if context.rendered:
+        return []
+    instance = context.topology.instance
+    selector = f"{LABEL_INSTANCE}={instance},{LABEL_PART}={builder.PART}"
+    listed = context.online.list("apps/v1", "Deployment", label_selector=selector)
+    return [item for item in listed if is_ours(item, instance, builder.PART)]
+
+
 def _removed(context: Context) -> Outcome:
-    outcome = _converged(context, Desired())
+    outcome = _converged(context, Desired(), _deployments(context))
     ending = [action.key for action in outcome.actions if action.key.kind == "Namespace" and action.action == "deleted"]
     if context.waits and ending:
         wait(context.online, [Goal(key, _ended) for key in ending], context.deadline)
     return outcome
 
 
-def _converged(context: Context, desired: Desired) -> Outcome:
-    """Writes, and prunes so that the pod of a gateway that is no longer wanted ends before its policy goes."""
-    gone = _unwanted(context, frozenset(Key.of(item) for item in desired.objects))
+def _converged(context: Context, desired: Desired, there: list[Manifest]) -> Outcome:
+    """Writes, and prunes so that the pod of a gateway that is no longer wanted ends before its policy goes.
+
+    `there`: the Deployments of ours that are live. In check mode the pruning lists them itself.
+    """
+    wanted = {Key.of(item) for item in desired.objects}
+    gone = [item for item in there if Key.of(item) not in wanted] if context.prune and not context.check_mode else []
     if not gone:
         return context.converge(desired, part=builder.PART)
     kept = len(context.manifests)
@@ -166,16 +204,6 @@ def _credentials_first(
 
 def _place(item: Manifest) -> tuple[str, str, str]:
     return item["kind"], item["metadata"]["namespace"], item["metadata"]["name"]
-
-
-def _unwanted(context: Context, wanted: frozenset[Key]) -> list[Manifest]:
-    """Deployments of ours that would be pruned; nothing in check mode, where the pruning lists them itself."""
-    if context.check_mode or context.rendered or not context.prune:
-        return []
-    instance = context.topology.instance
-    selector = f"{LABEL_INSTANCE}={instance},{LABEL_PART}={builder.PART}"
-    listed = context.online.list("apps/v1", "Deployment", label_selector=selector)
-    return [item for item in listed if is_ours(item, instance, builder.PART) and Key.of(item) not in wanted]
 
 
 def _retire(context: Context, gone: list[Manifest]) -> Outcome:
