@@ -168,6 +168,8 @@ class Home:
                 continue
             for item in self.resource(api_version, kind).get(namespace=self.media).items:
                 meta = item.metadata
+                if meta.name == "kube-root-ca.crt":  # the controllers publish it in a new namespace, a moment later
+                    continue
                 found[(kind, meta.name)] = meta.get("generation") or meta.resourceVersion
         return found
 
