@@ -144,9 +144,9 @@ def prepare(folder: Path) -> int:
     flows = Flows(there(declared), ByHand(declared)).all()
     found = answers(flows, dict.fromkeys(flows, True))
     silent = [str(flow) for flow in flows if not found[flow]]
-    print(
-        f"the positive control: {len(flows) - len(silent)} of {len(flows)} answered, {time.monotonic() - begun:.0f} s", flush=True
-    )
+    told = f"before any policy {len(flows) - len(silent)} of {len(flows)} answered, {time.monotonic() - begun:.0f} s"
+    (folder / "control.txt").write_text(told)
+    print(told, flush=True)
     if silent:
         raise FieldError("without any policy these were not answered:\n" + "\n".join(silent[:60]))
     return 0
@@ -241,6 +241,7 @@ def verify(folder: Path) -> int:
     findings = [item for item in result["findings"] if item["severity"] == "error"]
     faults += [f"finding: {item}" for item in findings]
     text = report(table, Counter(item["severity"] for item in result["findings"]), seconds)
+    text += f"; {(folder / 'control.txt').read_text()}"
     faults_text = "".join(f"\n- {fault}" if not fault.startswith(" ") else f"\n{fault}" for fault in faults)
     (folder / "table.md").write_text(f"{text}\n{faults_text}\n")
     (folder / "flows.tsv").write_text(
