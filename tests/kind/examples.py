@@ -206,7 +206,11 @@ def _list(api: str, kind: str) -> list[dict[str, Any]]:
     said = kubectl("get", name, "-A", "--output", "json", check=False)
     if "the server doesn't have a resource type" in said:
         return []
-    found: list[dict[str, Any]] = json.loads(said)["items"]
+    begin = said.find("{")
+    if begin < 0:
+        raise FieldError(f"kubectl get {name}: {said[-300:]}")
+    # what kubectl says beside it, such as that it waited, is in the same output
+    found: list[dict[str, Any]] = json.JSONDecoder().raw_decode(said[begin:])[0]["items"]
     return found
 
 
