@@ -122,6 +122,7 @@ def connected(stage: Stage) -> Stage:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "everywhere: the row runs in every layout; the others in the first alone")
+    # where only that layout has it, or where the two parts of the lane would not take equally long
     config.addinivalue_line("markers", "layout(name): the row runs in this layout")
 
 

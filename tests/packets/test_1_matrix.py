@@ -238,6 +238,7 @@ def test_f6_endpoint_lost_and_found(connected: Stage) -> None:
     stage.closed("F6", "the endpoint is back", home.look(), recover=recover)
 
 
+@pytest.mark.layout("cilium-ash")
 def test_f7_server_forgets_the_peer(connected: Stage) -> None:
     stage, home = connected, connected.home
     home.peer(False)

@@ -86,6 +86,7 @@ def test_f9_the_kernel_closes_alone(connected: Stage) -> None:
     stage.closed("F9", "the sidecar is there again", home.look(), recover=home.back(stage.c1))
 
 
+@pytest.mark.layout("cilium-ash")
 def test_without_the_kernels_lease(connected: Stage) -> None:
     """Kernels without the `recent` match: the sidecar closes; a gateway's goodbye is not answered, and waits until it has."""
     stage, home = connected, connected.home
@@ -161,6 +162,7 @@ def test_f9_changed_before_the_first_look(connected: Stage, who: str, when: str,
         lab.gateway_sidecar(pod)
 
 
+@pytest.mark.layout("cilium-ash")
 def test_a_ping_of_whole_seconds(connected: Stage) -> None:
     """An image whose ping takes no fraction of a second: the lease is longer, and the overlay stays open on it."""
     stage, home, lab = connected, connected.home, connected.lab
