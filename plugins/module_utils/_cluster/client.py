@@ -198,7 +198,7 @@ class Cluster:
         try:
             return self.transport.send(method, resource.path(key.namespace, name), body, f"{verbs[method]} {key}", **params)
         except ApiError as error:
-            raise explained(error, resource, key) from None
+            raise explained(error, method, resource, key) from None
 
     def apply(self, manifest: Manifest, *, force: bool = False, dry: bool = False) -> Manifest:
         """Server-side apply by our manager; in check mode and with `dry` a dry run. Raises ApiError (409: another's field)."""
@@ -359,10 +359,10 @@ def _protected(error: ApiError) -> bool:
     return error.status == 403 and "ValidatingAdmissionPolicy" in error.server_message and RELEASE in error.server_message
 
 
-def explained(error: ApiError, resource: Resource, key: Key) -> ApiError:
+def explained(error: ApiError, method: str, resource: Resource, key: Key) -> ApiError:
     """A 403 by RBAC names the rule that is missing; other refusals (admission, quota) speak for themselves."""
     rule = missing_right(error.server_message) if error.status == 403 else ""
-    if error.status == 403 and error.server_message.rstrip().endswith("is forbidden:"):
+    if error.status == 403 and method == "PATCH" and error.server_message.rstrip().endswith("is forbidden:"):
         # what Kubernetes 1.30 says of an apply that would create: no reason at all
         rule = right(resource.group, resource.plural, "create", key.namespace)
     if not rule:

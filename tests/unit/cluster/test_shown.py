@@ -11,9 +11,16 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.netguard.plugins.module_utils._argspec import ArgumentSpec
+from ansible_collections.homelab.netguard.plugins.module_utils._cluster.client import explained
 from ansible_collections.homelab.netguard.plugins.module_utils._cluster.outcome import Action, Outcome
+from ansible_collections.homelab.netguard.plugins.module_utils._cluster.resources import Resource
 from ansible_collections.homelab.netguard.plugins.module_utils._cluster.shown import meaningful, redacted, reduced, shown
-from ansible_collections.homelab.netguard.plugins.module_utils._cluster.transport import missing_right, refusal, unreadable
+from ansible_collections.homelab.netguard.plugins.module_utils._cluster.transport import (
+    ApiError,
+    missing_right,
+    refusal,
+    unreadable,
+)
 from ansible_collections.homelab.netguard.plugins.module_utils._facts.reader import Absent, Forbidden, Unreadable
 from ansible_collections.homelab.netguard.plugins.module_utils._manifests.model import Key
 from hypothesis import given, settings
@@ -89,6 +96,23 @@ RIGHTS = [
 @pytest.mark.parametrize(("message", "expected"), RIGHTS)
 def test_the_missing_right(message: str, expected: str) -> None:
     assert missing_right(message) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "rule"),
+    [
+        # what Kubernetes 1.30 says of an apply that would create
+        ("PATCH", 'configmaps "x" is forbidden: ', 'resources ["configmaps"], verbs ["create"] in the namespace media'),
+        ("DELETE", 'configmaps "x" is forbidden: ', ""),
+        ("PATCH", 'configmaps "x" is forbidden: exceeded quota', ""),
+    ],
+)
+def test_a_refusal_without_a_reason(method: str, said: str, rule: str) -> None:
+    key = Key("v1", "ConfigMap", "media", "x")
+    error = ApiError(403, "Forbidden", said, [], "write x")
+    text = str(explained(error, method, Resource("v1", "configmaps", True), key))
+    assert ("missing right" in text) == bool(rule)
+    assert rule in text
 
 
 class Answer:
