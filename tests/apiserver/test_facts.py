@@ -160,7 +160,8 @@ def test_ranges_that_grow(server: Server, tmp_path: Path) -> None:
     try:
         after = facts_of(run(server, tmp_path))
     finally:
-        server.run_kubectl("delete", "servicecidr", "more", "--wait=false")
+        # its finalizer keeps it for ten seconds more, and every test of this server would read it
+        server.run_kubectl("delete", "servicecidr", "more", "--wait", "--timeout=90s")
     assert before["cidrs"]["services"] == ["10.96.0.0/16"]
     assert after["cidrs"]["services"] == ["10.96.0.0/16", "10.250.0.0/24"]
     assert after["ranges"]["services"]["status"] == "complete"
@@ -222,7 +223,7 @@ def test_the_lan_by_the_nodes_own_interfaces(server: Server, tmp_path: Path) -> 
         play = server.playbook("homelab.netguard.facts", variables, "-i", "hosts.yml", folder=tmp_path)
         alone = server.playbook("homelab.netguard.facts", {}, folder=tmp_path)
     finally:
-        server.run_kubectl("delete", "node", "reached", "--wait=false")
+        server.run_kubectl("delete", "node", "reached", "--wait", "--timeout=90s")
     lan = facts_of(play)["ranges"]["lan"]
     told = {entry["cidr"]: {source["kind"] for source in entry["sources"]} for entry in lan["cidrs"]}
     assert told["192.168.77.0/24"] == {"ansible-facts"}
