@@ -365,6 +365,17 @@ def test_a_hard_deny_that_nothing_protects_is_told(lab: Lab, monkeypatch: pytest
     assert note.startswith("GlobalNetworkPolicy (crd.projectcalico.org/v1) is not protected against deletion")
 
 
+def test_a_policy_that_looks_at_no_volume_is_not_in_force(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What refuses a pod without the guard may let one pass whose guard runs somebody else's scripts: an older policy would."""
+    lab.create(lab.workload("Deployment"))
+    monkeypatch.setattr(killswitch_proof, "PATIENCE", 3.0)
+    with monkeypatch.context() as older:
+        older.setattr(admission.cel, "CONFIG_NAME", "''")
+        with pytest.raises(NetguardError, match="another ConfigMap's, and a dry run answered 200"):
+            lab.run([QBIT])
+    assert lab.run([QBIT])["proven"] == [f"{lab.namespace}/qbit"]
+
+
 def test_two_hundred_clients_in_one_namespace(lab: Lab) -> None:
     """Each pod is judged by its own client's bindings alone, so that no limit on their cost comes near, and quickly."""
     apps = [{"name": f"app{number}", "pods": {"app": f"app{number}"}} for number in range(200)]

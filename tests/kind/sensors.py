@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..cluster import kind_cluster
@@ -122,24 +122,43 @@ def _listed(container: str) -> dict[str, dict[str, int]]:
     return _counters(run("docker", "exec", container, "nft", "--json", "list", "counters"))
 
 
-class Capture:
-    """What leaves the nodes by another way than the tunnel, as text: it tells a failed row's reader what the counters counted."""
+#: The clients' two questions, as `kind_cluster.QUESTIONS` says for the host's sensor.
+ASKED = (
+    "(udp dst port 48879 and udp[28:2] = 0x0800 and udp[30] = 0x45 and udp[32:2] <= 128 and udp[39] = 1"
+    " and (udp[50] = 0 or udp[50] = 8) and not (udp[58:4] = 0x4e455447 and udp[62:4] = 0x55415244))"
+    " or (udp dst port 48880 and udp[20:4] = 0x07676174 and udp[24:4] = 0x65776179)"
+)
 
-    def __init__(self) -> None:
+
+class Capture:
+    """What leaves the nodes by another way than the tunnel, packet by packet: it tells what the counters counted."""
+
+    def __init__(self, file: Path) -> None:
         link = json.loads(run("ip", "--json", "link", "show", "dev", kind_cluster.BRIDGE))[0]["address"]
-        away = f"ether dst {link} and ip and not dst net {kind_cluster.SUBNET}"
+        allowed = f"{ASKED} or host {CONTROL} or (src host {kind_cluster.ENDPOINT} and udp src port 51820)"
+        away = f"ether dst {link} and ip and not dst net {kind_cluster.SUBNET} and not ({allowed})"
         lab = f"dst net {kind_cluster.RANGES[1]} and not dst host {CONTROL}"
         server = f"dst net {kind_cluster.RANGES[0]} and not udp port 51820 and not icmp"
-        command = ["tcpdump", "-lnni", kind_cluster.BRIDGE, f"({away}) or ({lab}) or ({server})"]
-        self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by its end
-        self.process = subprocess.Popen(command, stdout=self.file, stderr=subprocess.DEVNULL)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.file = file
+        # tcpdump would give root away, and with it the right to write here
+        command = ["tcpdump", "-Z", "root", "-Uni", kind_cluster.BRIDGE, "-w", str(file), f"({away}) or ({lab}) or ({server})"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def end(self) -> list[str]:
-        """Stops it; its lines."""
+        """Stops it; a line for each packet, which begins with its time in seconds. The file stays until `drop`."""
         self.process.terminate()
         self.process.wait()
-        self.file.seek(0)
-        return self.file.read().splitlines()
+        return run("tcpdump", "-ttnnr", str(self.file)).splitlines()
+
+    def drop(self) -> None:
+        self.file.unlink(missing_ok=True)
+
+
+def span(lines: list[str]) -> float:
+    """Seconds between the first and the last packet of a capture."""
+    times = [float(line.split()[0]) for line in (lines[:1] + lines[-1:])]
+    return times[-1] - times[0] if times else 0.0
 
 
 #: Sends what the host's sensor must tell apart to an address that leads out of the machine: the two questions, then what is none.

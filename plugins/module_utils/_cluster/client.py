@@ -164,6 +164,7 @@ class Cluster:
         objects: dict[Key, Manifest] = {}
         failed: dict[str, set[str]] = {}
         answered: set[str] = set()
+        listed: dict[tuple[str, str], str] = {}
         for read, answer in zip(wanted, answers, strict=True):
             if isinstance(answer, Unreadable):
                 if not read.optional:
@@ -171,10 +172,13 @@ class Cluster:
                 failed.setdefault(read.kind, set()).add(answer.reason)
             else:
                 answered.add(read.kind)
+                if not read.name and not read.namespace:
+                    listed.setdefault((read.api_version, read.kind), read.label_selector)
                 objects.update({Key.of(item): item for item in answer})
         return Live(
             tuple(objects.values()),
             {kind: reason for kind, all_of in failed.items() if (reason := _worst(all_of, kind in answered))},
+            listed,
         )
 
     def _read_one(self, read: Read) -> Objects | Unreadable:

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .._errors import NetguardError
 from .._facts.reader import Absent, Unreadable
-from .._manifests.model import LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_PART, MANAGER, Desired, Key, Manifest, Patch
+from .._manifests.model import LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_PART, MANAGER, Desired, Key, Live, Manifest, Patch
 from . import fields, shown
 from .client import Cluster
 from .compare import Comparison, compare, takers
@@ -86,11 +86,18 @@ def made_by_us(live: Mapping[str, Any], instance: str, part: str) -> bool:
     return any(field != "f:metadata" for field in fields.applied(live))
 
 
-def owned(cluster: Cluster, instance: str, part: str) -> dict[Key, Manifest]:
-    """Every object of this part of this instance, by one list per kind. Raises Unreadable for a kind that may not be listed."""
-    selector = f"{LABEL_INSTANCE}={instance},{LABEL_PART}={part}"
+def owned(cluster: Cluster, instance: str, part: str, live: Live | None = None) -> dict[Key, Manifest]:
+    """Every object of this part of this instance: of a kind that the snapshot `live` has whole from there, else by a list.
 
-    def listed(kind: tuple[str, str]) -> list[Manifest]:
+    Raises Unreadable for a kind that may not be listed.
+    """
+    labels = {LABEL_INSTANCE: instance, LABEL_PART: part}
+    selector = ",".join(f"{name}={value}" for name, value in labels.items())
+
+    def listed(kind: tuple[str, str]) -> Sequence[Manifest]:
+        known = live.labelled(*kind, labels) if live is not None else None
+        if known is not None:
+            return known
         try:
             return cluster.list(*kind, label_selector=selector)
         except Absent:
@@ -110,14 +117,16 @@ class Convergence:
         self.outcome = Outcome()
         self._unborn_namespaces: dict[str, bool] = {}
 
-    def run(self, desired: Desired, *, prune: bool) -> Outcome:
+    def run(self, desired: Desired, *, prune: bool, live: Live | None = None) -> Outcome:
         """Writes what differs, wave by wave, then the patches, then deletes what is no longer wanted.
+
+        `live`: a snapshot since which nothing of this part was written; what it has is not asked for again.
 
         Raises NetguardError naming manager and field where another Apply manager holds one; nothing is written then. An
         error on the way carries what was written before it (`objects`).
         """
         waves = [[normalised(item) for item in wave] for wave in desired.waves]
-        there = owned(self.cluster, self.instance, self.part)
+        there = owned(self.cluster, self.instance, self.part, live)
         wanted = [item for wave in waves for item in wave]
         missing = [Key.of(item) for item in wanted if Key.of(item) not in there]
         others = self._refuse_foreign(missing, there)
@@ -379,10 +388,12 @@ def _exists(manifest: Any, pointer: str) -> bool:
     return True
 
 
-def converge(cluster: Cluster, desired: Desired, *, instance: str, part: str, prune: bool = True) -> Outcome:
-    """Brings one part of one instance to what is wanted."""
+def converge(
+    cluster: Cluster, desired: Desired, *, instance: str, part: str, prune: bool = True, live: Live | None = None
+) -> Outcome:
+    """Brings one part of one instance to what is wanted; `live` as in `Convergence.run`."""
     try:
-        return Convergence(cluster, instance, part).run(desired, prune=prune)
+        return Convergence(cluster, instance, part).run(desired, prune=prune, live=live)
     except ApiError as error:
         if error.status != 409 or not error.causes:
             raise

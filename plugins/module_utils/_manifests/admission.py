@@ -389,6 +389,13 @@ def good_pod(topology: Topology, facts: Facts, edges: ClientEdges, live: Live, i
     return pod
 
 
+def tampered_pod(topology: Topology, facts: Facts, edges: ClientEdges, live: Live, images: Images | None = None) -> Manifest:
+    """That pod with another ConfigMap behind the guard's scripts, to be refused: a policy that compares names alone would not."""
+    pod = good_pod(topology, facts, edges, live, images)
+    pod["spec"]["volumes"][0]["configMap"]["name"] += "-tampered"
+    return pod
+
+
 def dry_run_pod(namespace: str, labels: Mapping[str, str]) -> Manifest:
     """It meets every Pod Security level, so that nothing but our own policy has a reason to refuse it."""
     context = {

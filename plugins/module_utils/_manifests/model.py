@@ -49,11 +49,14 @@ class Live:
     """A frozen snapshot of the cluster (or of manifest files): plain objects as the API returns them.
 
     `unreadable` maps a kind that could not be listed to the reason ("forbidden", "absent"): absent means that the
-    API does not exist there, forbidden that nothing may be concluded from an empty list.
+    API does not exist there, forbidden that nothing may be concluded from an empty list. `listed` has the kinds, as (API
+    version, kind), of which every object in all namespaces was read, each with the label selector that it was narrowed by
+    ("": none).
     """
 
     objects: tuple[Manifest, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    listed: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False)
     _index: dict[tuple[str, str, str], Manifest] = field(init=False, default_factory=dict, repr=False, compare=False)
     _lists: dict[tuple[str, str | None], list[Manifest]] = field(init=False, default_factory=dict, repr=False, compare=False)
     #: What readers derive once from a snapshot, by a name of their own.
@@ -72,6 +75,17 @@ class Live:
 
     def all(self, kind: str, namespace: str | None = None) -> tuple[Manifest, ...]:
         return tuple(self._lists.get((kind, namespace), ()))
+
+    def labelled(self, api_version: str, kind: str, labels: Mapping[str, str]) -> tuple[Manifest, ...] | None:
+        """Every object of one kind with these labels; None where the snapshot may lack some."""
+        narrowed = self.listed.get((api_version, kind))
+        if narrowed is None or (narrowed and narrowed not in {f"{name}={value}" for name, value in labels.items()}):
+            return None
+        return tuple(
+            item
+            for item in self.all(kind)
+            if item["apiVersion"] == api_version and labels.items() <= (item["metadata"].get("labels") or {}).items()
+        )
 
 
 @dataclass(frozen=True)

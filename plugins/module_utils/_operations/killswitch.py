@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,9 +68,9 @@ def operation(context: Context) -> dict[str, Any]:
     desired, later = waiting.split(context, built.desired, live)
     unborn = {action.key.namespace for action in later}
     missing = [edges for edges in built.edges if edges.app.namespace in unborn]
-    outcome = context.converge(desired, part=PART, prune=False)
+    outcome = context.converge(desired, part=PART, prune=False, live=live)
     take_release_off(context, outcome)
-    outcome.add(context.converge(guard, part=admission.PART, prune=False))
+    outcome.add(context.converge(guard, part=admission.PART, prune=False, live=live))
     outcome.actions += killswitch_release.delete(context, left.admission)
     proven: list[str] = []
     if guard.waves and not context.rendered and not context.check_mode:
@@ -243,7 +243,7 @@ def _drop(
     current = {app.key for app in context.topology.clients}
     outcome.actions += killswitch_release.remove(context, left.free)
     remaining = [one for one in owned.values() if one.key in current]
-    stale = [item for one in remaining for item in _stale(one, built)]
+    stale = _stale(remaining, built)
     wanted = {Key.of(item) for item in guard.objects}
     stale += [item for one in remaining for item in one.admission if Key.of(item) not in wanted]
     if not guard.waves and not left.injected and current:
@@ -254,12 +254,15 @@ def _drop(
     return [{"client": key, "injected": found} for key, found in sorted(left.injected.items())]
 
 
-def _stale(one: Held, built: killswitch.KillSwitches) -> Sequence[Manifest]:
+def _stale(clients: Iterable[Held], built: killswitch.KillSwitches) -> list[Manifest]:
     """Hard denies in a language that this run does not write any more."""
-    written = {(item["apiVersion"], item["kind"], item["metadata"]["name"]) for item in built.desired.objects}
-    if one.key not in {edges.app.key for edges in built.edges}:
-        return ()
-    return [item for item in one.policies if (item["apiVersion"], item["kind"], item["metadata"]["name"]) not in written]
+    written = {_name(item) for item in built.desired.objects}
+    closed = {edges.app.key for edges in built.edges}
+    return [item for one in clients if one.key in closed for item in one.policies if _name(item) not in written]
+
+
+def _name(item: Manifest) -> tuple[str, str, str]:
+    return item["apiVersion"], item["kind"], item["metadata"]["name"]
 
 
 def _judge(context: Context, result: dict[str, Any], certain: bool) -> None:

@@ -82,11 +82,11 @@ def prove_client(
     *,
     former: bool = True,
 ) -> None:
-    """Waits until a dry-run pod without the guard is refused by this client's policy, and (with `former`) one with it is not.
+    """Waits until a dry-run pod without the guard is refused by this client's policy.
 
-    Where the workload has its guard already, taking it away must be refused too.
-
-    `former`: something else was in force before. It refuses the bad pod just as well, and the new guard too.
+    With `former` something else was in force before, which may refuse that pod just as well: then one with the guard must not be
+    refused by it, and one whose guard has another ConfigMap's scripts must be refused. Where the workload has its guard already,
+    taking it away must be refused too. Raises NetguardError with the last answer.
     """
     prove_refused(context, live, edges, patience)
     name, of_workload = map(_binding, admission.client_names(context.topology, edges.app))
@@ -95,6 +95,14 @@ def prove_client(
         answer = wait_until(lambda: context.online.dry_run("CREATE", good), lambda status, text: name not in text, patience)
         if answer:
             raise NetguardError(f"admission of {edges.app.key} still refuses the guard itself: {answer}. Nothing was injected")
+        tampered = admission.tampered_pod(context.topology, context.facts(), edges, live, images)
+        # by whomever: Pod Security speaks first where it takes no guard at all
+        answer = wait_until(lambda: context.online.dry_run("CREATE", tampered), lambda status, text: status >= 400, patience)
+        if answer:
+            raise NetguardError(
+                f"admission of {edges.app.key} is not in force: {name} should refuse a guard whose scripts are another ConfigMap's,"
+                f" and a dry run answered {answer}. Nothing was injected"
+            )
     taking = _guard_taken(edges, live)
     if taking is not None:
         answer = wait_until(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .._errors import required
 from .model import App, Gateway, NamespaceRule, Network, Platform, Port, Use
@@ -41,9 +41,10 @@ def run(gateways: Gateways, apps: Apps, platform: Platform, namespaces: list[tup
             faults.add(
                 f"{path}.layout", "one policy for the whole namespace closes it for every pod", "set default: deny, or layout: app"
             )
+    by_key = {app.key: app for _path, app in apps}
     for path, app in apps:
         _own_ports(path, app, faults)
-        _edges(path, app, apps, faults)
+        _edges(path, app, by_key, faults)
         _outside(path, app, faults)
         _platform(path, app, platform, faults)
         if app.vpn is not None:
@@ -131,8 +132,7 @@ def _own_ports(path: str, app: App, faults: Faults) -> None:
                     faults.add(f"{path}.ports.{name}", f"{number}/{port.protocol.lower()} is also the port {other}")
 
 
-def _edges(path: str, app: App, apps: Apps, faults: Faults) -> None:
-    by_key = {other.key: other for _path, other in apps}
+def _edges(path: str, app: App, by_key: Mapping[str, App], faults: Faults) -> None:
     for position, edge in enumerate(app.uses):
         where = f"{path}.uses[{position}]"
         if edge == Use("", ""):
@@ -140,7 +140,7 @@ def _edges(path: str, app: App, apps: Apps, faults: Faults) -> None:
         target = by_key.get(edge.app)
         if target is None:
             name = edge.app.split("/", 1)[1]
-            elsewhere = [other.key for _path, other in apps if other.name == name]
+            elsewhere = [other.key for other in by_key.values() if other.name == name]
             hint = f"write {elsewhere[0]}:{edge.port}" if elsewhere else _near_app(edge.app, app.namespace, by_key)
             faults.add(where, f'no app "{name if edge.app.startswith(app.namespace + "/") else edge.app}"', hint)
         elif edge.port not in target.ports:
