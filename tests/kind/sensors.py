@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cluster import kind_cluster
-from .field import FieldError, node, nodes, run
+from .field import FieldError, node, nodes, run, wait_for
 
 CONTROL = kind_cluster.UNGUARDED
 #: The lab's internet, and a network that no node has a route to: what is sent there would leave through the home's own router.
@@ -140,16 +140,20 @@ class Capture:
         lab = f"dst net {kind_cluster.RANGES[1]} and not dst host {CONTROL}"
         server = f"dst net {kind_cluster.RANGES[0]} and not udp port 51820 and not icmp"
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
         self.file = file
+        filters = f"({away}) or ({lab}) or ({server})"
         # tcpdump would give root away, and with it the right to write here
-        command = ["tcpdump", "-Z", "root", "-Uni", kind_cluster.BRIDGE, "-w", str(file), f"({away}) or ({lab}) or ({server})"]
+        command = ["tcpdump", "-Z", "root", "--immediate-mode", "-Uni", kind_cluster.BRIDGE, "-w", str(file), filters]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for("the capture", lambda: file.exists() and file.stat().st_size > 0, 10)  # its header is written once it listens
 
     def end(self) -> list[str]:
         """Stops it; a line for each packet, which begins with its time in seconds. The file stays until `drop`."""
         self.process.terminate()
         self.process.wait()
-        return run("tcpdump", "-ttnnr", str(self.file)).splitlines()
+        command = ["tcpdump", "-ttnnr", str(self.file)]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout.splitlines()
 
     def drop(self) -> None:
         self.file.unlink(missing_ok=True)
