@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,15 @@ LEVELS: dict[int, list[dict[str, Any]]] = {
 
 #: Ranges of Services as objects, which may grow, came with 1.33; an older server has one, fixed when it starts.
 GROWING = tuple(int(part) for part in binaries.release().split(".")) >= (1, 33)
+
+
+@pytest.fixture(autouse=True)
+def settled(server: Server) -> None:
+    """What the test before left is gone: runs are compared with each other, and Services and pods of a dying namespace count."""
+    end = time.monotonic() + 90
+    while dying := [item["metadata"]["name"] for item in server.objects("namespaces") if "deletionTimestamp" in item["metadata"]]:
+        assert time.monotonic() < end, f"still there: {dying}"
+        time.sleep(0.5)
 
 
 def run(server: Server, folder: Path, kubeconfig: Path | None = None, *words: str, **variables: Any) -> Play:
