@@ -56,7 +56,7 @@ def cores() -> int:
 def lanes() -> dict[str, Lane]:
     workers = str(min(4, cores()))
     return {
-        "unit": Lane("unit", "tests/unit"),
+        "unit": Lane("unit", "tests/unit", ["-n", workers]),
         "apiserver": Lane("apiserver", "tests/apiserver", ["-n", workers, "--dist", "worksteal"]),
         # in namespaces of its own: the program says itself when it cannot make them
         "packets": Lane("packets", "tests/packets", program=[str(ROOT / "tests" / "packets" / "run.py")]),

@@ -97,7 +97,7 @@ def prove_client(
             raise NetguardError(f"admission of {edges.app.key} still refuses the guard itself: {answer}. Nothing was injected")
         tampered = admission.tampered_pod(context.topology, context.facts(), edges, live, images)
         # by whomever: Pod Security speaks first where it takes no guard at all
-        answer = wait_until(lambda: context.online.dry_run("CREATE", tampered), lambda status, text: status >= 400, patience)
+        answer = wait_until(lambda: context.online.dry_run("CREATE", tampered), lambda status, text: status == 403, patience)
         if answer:
             raise NetguardError(
                 f"admission of {edges.app.key} is not in force: {name} should refuse a guard whose scripts are another ConfigMap's,"
