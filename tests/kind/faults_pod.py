@@ -201,12 +201,19 @@ def raw_packets(table: Table) -> None:
         table.check("PermissionError" in said or "Operation not permitted" in said, row, f"it got one: {said[-200:]}")
 
 
+#: A routing table of the node for one row.
+ASKING = 4711
+
+
 def asked_from_the_node(port: int) -> str:
-    """Shell: asks for $overlay over the link of the pod with the address $ip, as if that address were there."""
+    """Shell: asks for $overlay over the link of the pod with the address $ip, as if that address were there.
+
+    By a table of its own: Calico takes routes over a pod's link that it does not know out of the main one, at any moment.
+    """
     return f"""
     link=$(ip route get "$ip" | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p' | head -1)
-    ip route add "$overlay/32" dev "$link" || exit 1
-    trap 'ip route delete "$overlay/32" dev "$link"' EXIT
+    ip route add "$overlay/32" dev "$link" table {ASKING} && ip rule add to "$overlay/32" lookup {ASKING} pref 90 || exit 1
+    trap 'ip rule delete pref 90; ip route flush table {ASKING}' EXIT
     ping -c 3 -W 1 "$overlay" >/dev/null && echo "echo answered"
     timeout 2 bash -c "exec 3<>/dev/tcp/$overlay/{port}" 2>/dev/null && echo "SYN answered"
     ip neighbour show "$overlay" dev "$link" | grep -q lladdr && echo "ARP answered"
