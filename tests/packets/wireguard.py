@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import time
 
 
 def binary() -> str:
@@ -49,7 +50,15 @@ def configure(interface: str, text: str) -> str:
     """Sends `set=1` with these lines (or `get=1`) to the interface's socket. Raises RuntimeError when it is refused."""
     with socket.socket(socket.AF_UNIX) as channel:
         channel.settimeout(5)
-        channel.connect(f"/var/run/wireguard/{interface}.sock")
+        end = time.monotonic() + 10
+        while True:
+            try:
+                channel.connect(f"/var/run/wireguard/{interface}.sock")
+                break
+            except ConnectionRefusedError:  # it is there a moment before anybody listens, and on a busy machine a longer one
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.005)
         channel.sendall(text.encode() + b"\n\n")
         answer = b""
         while b"\n\n" not in answer:
