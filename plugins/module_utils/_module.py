@@ -22,7 +22,6 @@ from ._cluster.converge import Outcome, converge, owned
 from ._cluster.render import load, opened, render
 from ._cluster.wait import Deadline
 from ._errors import Fault, FaultsError, NetguardError
-from ._facts.discover import discover
 from ._facts.model import Facts
 from ._facts.result import from_result
 from ._manifests.gluetun_faults import declared
@@ -73,6 +72,9 @@ class Context:
             elif self.cluster is None:
                 raise NetguardError("facts are needed when rendering: pass the saved result of homelab.netguard.cluster_cidrs")
             else:
+                # not above: compiling all of discovery is a tenth of the start of a module, and modules are mostly given the facts
+                from ._facts.discover import discover
+
                 self._facts = from_result(discover(self.cluster))
         return self._facts
 
