@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
 PACKAGE = "ansible_collections.homelab.netguard"
 NOTHING_COLLECTED = 5
+#: Seconds that a stopped lane has for its clean-up before it is told again, and then killed.
+GRACE = 20
 
 
 @dataclass
@@ -82,35 +87,70 @@ def environment() -> dict[str, str]:
     return kept
 
 
-def pytest(lane: Lane, extra: list[str]) -> Outcome:
-    """Runs pytest over a lane's folder."""
-    started = time.monotonic()
-    folder = ROOT / lane.folder
+@dataclass
+class Run:
+    """A lane that runs now."""
+
+    lane: Lane
+    report: Path
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.time)
+
+    def outcome(self) -> Outcome:
+        """Waits for its end."""
+        code = self.process.wait()
+        passed, failed, skipped = counts(self.report) if self.report.exists() else (0, 0, 0)
+        note = "" if self.report.exists() else f"pytest ended with {code} and wrote no report"
+        if code == NOTHING_COLLECTED:
+            note = "no test matched"
+        # one that ran beside another may have ended long ago
+        ended = self.report.stat().st_mtime if self.report.exists() else time.time()
+        return Outcome(self.lane.name, code == 0, ended - self.started, passed, failed, skipped, note)
+
+
+@contextlib.contextmanager
+def running(lane: Lane, extra: list[str], output: Path | None = None) -> Iterator[Run]:
+    """pytest over a lane's folder; what it says goes to the file `output`, else where ours goes. Whatever ends us ends it."""
     REPORTS.mkdir(parents=True, exist_ok=True)
     report = REPORTS / f"{lane.name}.xml"
     report.unlink(missing_ok=True)
-    paths = [] if any((ROOT / item.split("::")[0]).exists() for item in extra if not item.startswith("-")) else [str(folder)]
+    paths = [] if any((ROOT / item.split("::")[0]).exists() for item in extra if not item.startswith("-")) else [lane.folder]
     command = [sys.executable, *lane.program, "-ra", "--junitxml", str(report), *lane.options, *extra, *paths]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), check=False)
-    passed, failed, skipped = counts(report) if report.exists() else (0, 0, 0)
-    ok = done.returncode == 0
-    note = "" if report.exists() else f"pytest ended with {done.returncode} and wrote no report"
-    if done.returncode == NOTHING_COLLECTED:
-        note = "no test matched"
-    return Outcome(lane.name, ok, time.monotonic() - started, passed, failed, skipped, note)
+    with contextlib.ExitStack() as stack:
+        to = stack.enter_context(output.open("wb")) if output else None
+        beside = {"stdin": subprocess.DEVNULL, "stdout": to, "stderr": subprocess.STDOUT} if to else {}
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(), **beside)  # type: ignore[call-overload]
+        try:
+            yield Run(lane, report, process)
+        except KeyboardInterrupt:  # the terminal has told it as well, and a second time would cut its clean-up short
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            raise
+        finally:
+            for signum in (signal.SIGINT, signal.SIGKILL):
+                if process.poll() is None:
+                    process.send_signal(signum)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(GRACE)
 
 
-def apiserver(extra: list[str]) -> Outcome:
-    """The API server lane: what its control planes run is built first, so that the tests' time is theirs."""
-    lane = lanes()["apiserver"]
+def pytest(name: str, extra: list[str]) -> Outcome:
+    """Runs one lane to its end."""
+    with running(lanes()[name], extra) as run:
+        return run.outcome()
+
+
+def unbuilt() -> Outcome | None:
+    """Builds what the control planes run before the API server lane, so that the tests' time is theirs; what that lane came to
+    where it cannot be built."""
     from ansible_collections.homelab.netguard.tests.cluster import binaries
 
     try:
         binaries.control_plane()
     except binaries.BuildError as error:
         print(f"apiserver: {error}", flush=True)
-        return Outcome(lane.name, False, 0, note="the control plane could not be built")
-    return pytest(lane, extra)
+        return Outcome("apiserver", False, 0, note="the control plane could not be built")
+    return None
 
 
 def lint() -> Outcome:
@@ -122,10 +162,11 @@ def lint() -> Outcome:
 def everything() -> int:
     """`make test`: every lane runs, also after a failure, so that one run tells all."""
     outcomes = []
-    for name in ("lint", "unit", "apiserver", "packets"):
+    for name in ("lint", "unit"):
         print(f"\n== {name} ==", flush=True)
         outcomes.append(run_lane(name, []))
         print(outcomes[-1].line(), flush=True)
+    outcomes += side_by_side()
     print("\n== summary ==")
     for outcome in outcomes:
         print(outcome.line())
@@ -135,12 +176,26 @@ def everything() -> int:
     return int(not all(outcome.ok for outcome in outcomes))
 
 
+def side_by_side() -> list[Outcome]:
+    """The two long lanes: a row of the packets lane mostly waits, for what must happen and for what must not. What that lane says
+    is shown when both have ended, since the other's dots go on in between."""
+    print("\n== apiserver, and packets beside it ==", flush=True)
+    missing = unbuilt()
+    said = REPORTS / "packets.txt"
+    with running(lanes()["packets"], [], said) as packets:
+        first = missing or pytest("apiserver", [])
+        print(first.line(), flush=True)
+        print("\n== packets ==", flush=True)
+        second = packets.outcome()
+    print(said.read_text(errors="replace").rstrip(), flush=True)
+    print(second.line(), flush=True)
+    return [first, second]
+
+
 def run_lane(name: str, extra: list[str]) -> Outcome:
     if name == "lint":
         return lint()
-    if name == "apiserver":
-        return apiserver(extra)
-    return pytest(lanes()[name], extra)
+    return (unbuilt() if name == "apiserver" else None) or pytest(name, extra)
 
 
 def script(folder: str, main: str, arguments: list[str]) -> NoReturn:
@@ -164,4 +219,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nstopped", flush=True)
+        sys.exit(128 + signal.SIGINT)

@@ -99,11 +99,16 @@ def main() -> int:
         links.mkdir(parents=True)
         (links / "netguard").symlink_to(ROOT)
         parts = [start(unshare, Path(folder), links.parent.parent, layouts) for layouts in PARTS]
-        for process, home, _report in parts:
-            process.wait()
-            print((home / "output").read_text(), flush=True)
-            if (home / "evidence.json").exists():
-                evidence.take(home / "evidence.json")
+        try:
+            for process, home, _report in parts:
+                process.wait()
+                print((home / "output").read_text(), flush=True)
+                if (home / "evidence.json").exists():
+                    evidence.take(home / "evidence.json")
+        finally:  # whatever ends us; the kernel takes all of the namespaces back
+            for process, _home, _report in parts:
+                process.kill()
+                process.wait()
         codes = [process.returncode for process, _home, _report in parts]
         merge([report for _process, _home, report in parts if report])
     # a part in which no row was selected is no failure, as long as there is another
