@@ -134,7 +134,7 @@ class Server(ControlPlane):
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A running control plane with two nodes that KWOK plays."""
-    with Server() as plane:
+    with Server(lean=True) as plane:
         plane.nodes()
         yield plane
 

@@ -136,6 +136,13 @@ def guard(template: dict[str, Any]) -> str:
     return str(template["spec"]["initContainers"][0]["name"])
 
 
+@pytest.fixture
+def every_controller(server: Any) -> Iterator[None]:
+    with server.type_checker():
+        yield
+
+
+@pytest.mark.usefixtures("every_controller")
 def test_a_list_becomes_closed_clients_and_goes_without_a_trace(home: Home) -> None:
     """The whole life: converge, nothing to do, an app dropped, removal."""
     before = home.templates()
