@@ -20,6 +20,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.homelab.netguard.plugins.modules import (
     cluster_cidrs,
     killswitch_policy,
+    segmentation_policy,
     vpn_client_inject,
     vpn_gateway,
 )
@@ -41,7 +42,8 @@ def call(module: Any, variables: dict[str, Any], **options: Any) -> dict[str, An
 def run(variables: dict[str, Any], state: str = "present") -> bool:
     """What site.yml (present) or remove.yml (absent) does; whether anything was changed."""
     if state == "absent":
-        results = [call(module, variables, state=state) for module in (vpn_client_inject, killswitch_policy, vpn_gateway)]
+        modules = (segmentation_policy, vpn_client_inject, killswitch_policy, vpn_gateway)
+        results = [call(module, variables, state=state) for module in modules]
         return any(result["changed"] for result in results)
     facts = call(cluster_cidrs, variables, overrides=variables["netguard_overrides"])["facts"]
     patience = variables["netguard_wait_timeout"]
