@@ -4,8 +4,8 @@
 
 """A kind cluster and its lab: a resolver, a VPN peer and "the internet" as containers beside the nodes.
 
-Two ways to the same cluster: `public` takes kind's own node image (kindnet, images pulled), `packages` the one that
-`images` builds, with Calico. In both nothing that starts on the kind bridge may leave this machine while the lab is up: a rule
+Two ways to the same cluster, as `images` tells: `public` takes kind's own node image and pulls what pods run, `packages` builds all
+of it. In both the nodes have Calico, and nothing that starts on the kind bridge may leave this machine while the lab is up: a rule
 of the host drops and counts it before the first container runs, and its counter is one of the leak sensors.
 """
 
@@ -23,8 +23,6 @@ from .images import run
 
 CLUSTER = "netguard"
 NETWORK = "kind"
-#: kind's own node image, where images are pulled.
-PUBLIC = "kindest/node:v1.34.0"
 BRIDGE = "br-kind"
 SUBNET = "172.30.0.0/16"
 RESOLVER, PEER = "172.30.0.53", "172.30.0.80"
@@ -84,13 +82,15 @@ def unreachable() -> str:
     """Why kind's own node image cannot be had; empty when it is here or its registry answers."""
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         return "no Docker engine answers"
-    if subprocess.run(["docker", "image", "inspect", PUBLIC], capture_output=True, check=False).returncode == 0:
+    if images.exists(images.NODE):
         return ""
     try:
-        asked = subprocess.run(["docker", "manifest", "inspect", PUBLIC], capture_output=True, text=True, timeout=30, check=False)
+        asked = subprocess.run(
+            ["docker", "manifest", "inspect", images.NODE], capture_output=True, text=True, timeout=30, check=False
+        )
     except subprocess.TimeoutExpired:
-        return f"{PUBLIC} cannot be pulled: no answer"
-    return f"{PUBLIC} cannot be pulled: {asked.stderr.strip()[-160:]}" if asked.returncode else ""
+        return f"{images.NODE} cannot be pulled: no answer"
+    return f"{images.NODE} cannot be pulled: {asked.stderr.strip()[-160:]}" if asked.returncode else ""
 
 
 def kind(*words: str) -> str:
@@ -109,15 +109,11 @@ def exists() -> bool:
     return CLUSTER in kind("get", "clusters").split()
 
 
-def up(kubeconfig: Path, *, packages: bool, workers: int = 1) -> None:
+def up(kubeconfig: Path, *, public: bool, workers: int = 1) -> None:
     """Starts what is not there. Raises ImageError or BuildError with the step that failed."""
-    if packages:
-        image = ["--image", images.ensure()]
-        network()
-        lab()
-    else:
-        binaries.ensure("kind", "kubectl")
-        image = ["--image", PUBLIC]
+    network()
+    image = images.ensure(public)
+    lab()
     if exists():
         kubeconfig.write_text(kind("get", "kubeconfig", "--name", CLUSTER))
         return
@@ -125,14 +121,15 @@ def up(kubeconfig: Path, *, packages: bool, workers: int = 1) -> None:
     print("kind: creating the cluster", flush=True)
     config = kubeconfig.with_suffix(".kind.yaml")
     roles = [{"role": "control-plane"}, *({"role": "worker"} for _worker in range(workers))]
-    config.write_text(json.dumps({"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": roles}))
-    words = ["--name", CLUSTER, "--config", str(config), "--kubeconfig", str(kubeconfig), "--wait", "180s", *image]
+    kubelet = json.dumps({"kind": "KubeletConfiguration", "resolvConf": "/kind/resolv.conf"})
+    wanted = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": roles, "kubeadmConfigPatches": [kubelet]}
+    config.write_text(json.dumps(wanted))
+    words = ["--name", CLUSTER, "--config", str(config), "--kubeconfig", str(kubeconfig), "--wait", "180s", "--image", image]
     kind("create", "cluster", *words)
-    if packages:
-        for node in nodes():
-            routes(node)
-        # both nodes take pods, so that a client and its gateway can be on different ones
-        run("docker", "exec", nodes()[0], *KUBECTL, "taint", "nodes", nodes()[0], "node-role.kubernetes.io/control-plane-")
+    for node in nodes():
+        routes(node)
+    # both nodes take pods, so that a client and its gateway can be on different ones
+    run("docker", "exec", nodes()[0], *KUBECTL, "taint", "nodes", nodes()[0], "node-role.kubernetes.io/control-plane-")
     print(f"kind: ready in {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -151,7 +148,9 @@ def pod_range(node: str) -> str:
 
 
 def network() -> None:
-    """The bridge with a known name, and the host's guard, before anything starts on it."""
+    """The bridge with a known name, and the host's guard, before anything starts on it. Raises ImageError where it cannot be."""
+    if os.geteuid() != 0 or shutil.which("nft") is None:
+        raise images.ImageError("the lab's guard on this host needs root and nft; on Debian: apt install nftables")
     if subprocess.run(["docker", "network", "inspect", NETWORK], capture_output=True, check=False).returncode:
         name = f"com.docker.network.bridge.name={BRIDGE}"
         run("docker", "network", "create", "-o", name, "--subnet", SUBNET, NETWORK)

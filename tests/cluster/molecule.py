@@ -23,8 +23,6 @@ from pathlib import Path
 from . import binaries, images, kind_cluster
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-#: Scenarios that need the lab's VPN peer, which only the cluster from packages has.
-LAB = ("default", "examples", "faults", "upgrade", "workloads")
 #: Scenarios that run once for each of these, which they find in NETGUARD_EXAMPLE.
 EXAMPLES = {"examples": ("seed-003", "seed-004")}
 
@@ -40,7 +38,7 @@ def mode() -> tuple[str, str]:
         return chosen, "NETGUARD_KIND says so"
     problem = kind_cluster.unreachable()
     if not problem:
-        return "public", "the registry of kind's node image answers; NETGUARD_KIND=packages runs the scenarios with a lab as well"
+        return "public", "the registry of kind's node image answers"
     return "packages", problem
 
 
@@ -60,6 +58,7 @@ def environment(kubeconfig: Path, example: str) -> dict[str, str]:
         "NETGUARD_VARS": str(ROOT / "molecule" / "lab" / "vars" / "homelab.yml"),
         "NETGUARD_TABLES": str(ROOT / "build" / "molecule"),
         "NETGUARD_EXAMPLE": example,
+        "NETGUARD_PROGRESS": str(kubeconfig.with_name("progress")),
         "MOLECULE_EPHEMERAL_DIRECTORY": tempfile.mkdtemp(prefix="molecule-", dir=kubeconfig.parent),
         "MOLECULE_GLOB": "molecule/*/molecule.yml",
         "NETGUARD_CLIENT_KEY": kind_cluster.CLIENT_KEY,
@@ -71,9 +70,17 @@ def environment(kubeconfig: Path, example: str) -> dict[str, str]:
 def molecule(name: str, example: str, kubeconfig: Path) -> bool:
     """One scenario, in a session of its own: whatever ends this program ends all of it."""
     command = [str(Path(sys.executable).parent / "molecule"), "test", "--scenario-name", name]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(kubeconfig, example), start_new_session=True)
+    variables = environment(kubeconfig, example)
+    progress = Path(variables["NETGUARD_PROGRESS"])
+    progress.write_text("")
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, start_new_session=True)
     try:
-        return process.wait() == 0
+        with progress.open() as told:
+            while process.poll() is None:
+                print(told.read(), end="", flush=True)
+                time.sleep(0.5)
+            print(told.read(), end="", flush=True)
+        return process.returncode == 0
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
@@ -89,7 +96,7 @@ def table(evidence: Path) -> None:
 
 def main() -> int:
     way, why = mode()
-    chosen = sys.argv[1:] or [name for name in scenarios() if way == "packages" or name not in LAB]
+    chosen = sys.argv[1:] or scenarios()
     unknown = [name for name in chosen if name not in scenarios()]
     if unknown:
         print(f"molecule: no scenario {', '.join(unknown)}; there are: {', '.join(scenarios())}")
@@ -101,7 +108,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="netguard-kind-") as folder:
             kubeconfig = Path(folder) / "kubeconfig"
-            kind_cluster.up(kubeconfig, packages=way == "packages")
+            kind_cluster.up(kubeconfig, public=way == "public")
             for name, example in runs(chosen):
                 started = time.monotonic()
                 title = f"{name} {example}".strip()
@@ -135,7 +142,7 @@ def reset(kubeconfig: Path, way: str) -> None:
     """A new cluster after a failure: the next scenario must not trip over what this one left."""
     if not os.environ.get("NETGUARD_KIND_KEEP"):
         kind_cluster.down()
-        kind_cluster.up(kubeconfig, packages=way == "packages")
+        kind_cluster.up(kubeconfig, public=way == "public")
 
 
 if __name__ == "__main__":

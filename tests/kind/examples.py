@@ -43,7 +43,7 @@ from ansible_collections.homelab.netguard.plugins.module_utils._topology.parse i
 from .example_by_hand import ByHand
 from .example_flows import Cluster, Flow, Flows, Source, cluster
 from .example_pods import LABEL, OUTSIDE, VALUE, objects, workloads
-from .field import FieldError, get, kubectl, wait_for
+from .field import FieldError, get, kubectl, say, wait_for
 
 #: Pods that ask at the same time: each waits mostly, and two processors have other things to do.
 AT_ONCE = 6
@@ -139,14 +139,14 @@ def prepare(folder: Path) -> int:
             name, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
             kubectl("create", "job", "-n", namespace, f"{name}-now", f"--from=cronjob/{name}")
     wait_for("every pod is ready", lambda: there(declared), timeout=300, pause=2)
-    print(f"{len(there(declared).pods)} pods after {time.monotonic() - begun:.0f} s", flush=True)
+    say(f"{len(there(declared).pods)} pods after {time.monotonic() - begun:.0f} s")
     begun = time.monotonic()
     flows = Flows(there(declared), ByHand(declared)).all()
     found = answers(flows, dict.fromkeys(flows, True))
     silent = [str(flow) for flow in flows if not found[flow]]
     told = f"before any policy {len(flows) - len(silent)} of {len(flows)} answered, {time.monotonic() - begun:.0f} s"
     (folder / "control.txt").write_text(told)
-    print(told, flush=True)
+    say(told)
     if silent:
         raise FieldError("without any policy these were not answered:\n" + "\n".join(silent[:60]))
     return 0

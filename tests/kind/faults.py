@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..cluster import images
 from . import accidents, faults_cluster, faults_gateway, faults_pod, sensors
-from .field import FieldError
+from .field import FieldError, say
 from .rows import Table, connected, write
 
 ROWS: tuple[tuple[str, Callable[[Table], None]], ...] = (
@@ -41,7 +41,7 @@ def run_rows(rows: tuple[tuple[str, Callable[[Table], None]], ...], table: Table
             row(table)
         except (FieldError, images.ImageError) as error:
             table.faults.append(f"{name}: {before}{error}")
-            print(f"FAULT {name}: {before}{error}\n{traceback.format_exc(limit=-3)}", flush=True)
+            say(f"FAULT {name}: {before}{error}\n{traceback.format_exc(limit=-3)}")
             if before:
                 return
             faults_gateway.mend()

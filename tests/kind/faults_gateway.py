@@ -158,8 +158,9 @@ def logs() -> str:
 
 
 def signal_gluetun(how: str) -> None:
-    words = "gluetun.py wireguard-go" if how in ("STOP", "CONT") else "gluetun.py"
-    GATEWAY.node_shell(f'for word in {words}; do kill -{how} $(processes "$word"); done')
+    # the stand-in's tunnel is a process of its own, Gluetun's is inside of it
+    words = "gluetun[.-] wireguard-go" if how in ("STOP", "CONT") else "gluetun[.-]"
+    GATEWAY.node_shell(f'kill -{how} $(for word in {words}; do processes "$word"; done)')
 
 
 def mend() -> None:

@@ -25,6 +25,14 @@ class FieldError(AssertionError):
     """Something did not come to pass; the message says what, and what was seen instead."""
 
 
+def say(text: str) -> None:
+    """Prints at once, and into the file that `make molecule` reads along: a task tells what it printed at its end only."""
+    print(text, flush=True)
+    if "NETGUARD_PROGRESS" in os.environ:
+        with open(os.environ["NETGUARD_PROGRESS"], "a") as file:
+            file.write(f"{text}\n")
+
+
 def run(*command: str, text: str | None = None, timeout: float = 120, check: bool = True) -> str:
     """Runs a command; its output. Raises FieldError with the end of it."""
     try:

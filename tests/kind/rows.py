@@ -19,7 +19,7 @@ from typing import Any
 
 from ..packets.evidence import BEGIN, END, Evidence
 from . import sensors
-from .field import CLOCK, FieldError, Pod, wait_for
+from .field import CLOCK, FieldError, Pod, say, wait_for
 
 CLIENT = Pod("media", "app=qbittorrent")
 SECOND = Pod("media", "app=transmission")
@@ -41,6 +41,7 @@ class Row:
         self.recover: float | None = None
         self.note = ""
         self.sent = 0
+        self.remained = 0  # packets that the host's sensor counted where some are known to remain
         self.begun = time.time()
 
 
@@ -49,6 +50,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.started = time.monotonic()
         self.evidence = Evidence()
         self.faults: list[str] = []
         self.leaked = False
@@ -61,8 +63,8 @@ class Table:
     def row(self, name: str, state: str, *, open_pod: bool = False, open_all: bool = False, web: bool = True,
             asleep: tuple[str, ...] = (), remains: bool = False) -> Iterator[Row]:  # fmt: skip
         """`open_pod`: the guard is off on purpose, packets may leave the pod but not the node. `open_all`: a positive control.
-        `asleep`: nodes that cannot be asked. `remains`: what leaves the nodes is what docs/packets.md says remains; it is noted
-        and must end within `REMAINS`."""
+        `asleep`: nodes that cannot be asked. `remains`: what leaves the nodes is what docs/packets.md says remains; it is noted,
+        captured, and must end within `REMAINS`."""
         capture, row = sensors.Capture(self.path.with_name(f"leaked-{len(self.evidence.rows)}.pcap")), Row(name, state)
         try:
             yield from self._row(row, open_pod, open_all, web, asleep, remains)
@@ -70,11 +72,13 @@ class Table:
             lines = capture.end()
             lasted = sensors.span(lines)
             if remains:
-                self.leaked |= lasted > REMAINS
+                # a capture that missed packets would pass for a short one
+                self.leaked |= lasted > REMAINS or len(lines) < row.remained
+                self.check(len(lines) >= row.remained, row, f"captured {len(lines)} of {row.remained} packets that were counted")
                 self.check(lasted <= REMAINS, row, f"packets left the nodes for {lasted:.1f} s")
             if self.leaked:
                 told = f"leaked ({capture.file}), the first and the last of {len(lines)} packets:"
-                print("\n".join([told, *lines[:15], *lines[-5:]]), flush=True)
+                say("\n".join([told, *lines[:15], *lines[-5:]]))
             else:
                 capture.drop()
 
@@ -89,7 +93,8 @@ class Table:
         self.last, self.was_open = sensors.look(asleep), open_pod or open_all
         seen = self.last.since(before)
         if remains:
-            row.note = f"what remains: {seen.leaks.pop('S3 host')} packets of the overlay left the node"
+            row.remained = seen.leaks.pop("S3 host")
+            row.note = f"what remains: {row.remained} packets of the overlay left the node"
         self.add(row, seen)
         if open_all:
             silent = [sensor for sensor, count in seen.leaks.items() if count == 0]
@@ -124,13 +129,13 @@ class Table:
         # every sensor here is a counter; flows are not looked at but in E1
         cells = (row.name, WHERE, row.state, str(row.sent), *[str(packets)] * 2, "", str(names), str(seen.vpn), *times, row.note)
         self.evidence.rows.append(cells)
-        print("| " + " | ".join(cells) + " |", flush=True)
+        say(f"[{time.monotonic() - self.started:4.0f} s] {' | '.join(cells)}")
         self.keep()
 
     def check(self, good: bool, row: Row, text: str) -> None:
         if not good:
             self.faults.append(f"{row.name} ({row.state}): {text}")
-            print(f"FAULT {self.faults[-1]}", flush=True)
+            say(f"FAULT {self.faults[-1]}")
 
     def keep(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

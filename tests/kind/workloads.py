@@ -12,7 +12,7 @@ import json
 import sys
 from typing import Any
 
-from .field import FieldError, get, kubectl, pods, ready, wait_for
+from .field import FieldError, get, kubectl, pods, ready, say, wait_for
 
 #: App: number of pods, the address that the internet sees.
 EXPECTED = {"two": (2, "10.2.0.2"), "ordered": (2, "10.2.0.2"), "everywhere": (2, "10.2.0.3"), "careful": (1, "10.2.0.3")}
@@ -35,7 +35,7 @@ def workload(app: str, count: int, address: str) -> None:
         around = ask(pod, "--interface", "eth0")
         if "10." in around or "172." in around:
             raise FieldError(f"{name} leaves around the tunnel as {around}")
-        print(f"{name}: guard first, seen as {address}, no way around", flush=True)
+        say(f"{name}: guard first, seen as {address}, no way around")
 
 
 def early() -> None:
@@ -65,7 +65,7 @@ def jobs() -> None:
         raise FieldError(f"the Job's pod has no guard: {json.dumps(tonight['spec']['initContainers'])[:300]}")
     # what has ended is its owner's to keep or to delete; a removal of ours leaves it
     kubectl("delete", "job", "-n", "media", "early", "tonight", "--wait=true")
-    print("jobs: the early one ended, tonight's is guarded and seen as 10.2.0.3", flush=True)
+    say("jobs: the early one ended, tonight's is guarded and seen as 10.2.0.3")
 
 
 def main() -> int:

@@ -66,12 +66,21 @@ def bound(kind: int, address: str, port: int) -> socket.socket:
     return made
 
 
-def name_of(question: bytes) -> str:
+def read(question: bytes) -> tuple[str, int]:
+    """The name that is asked for, and where the question ends: resolvers put an OPT record behind it."""
     labels, at = [], 12
     while question[at]:
         labels.append(question[at + 1 : at + 1 + question[at]].decode(errors="replace"))
         at += 1 + question[at]
-    return ".".join(labels)
+    return ".".join(labels), at + 5
+
+
+def named(question: bytes, end: int) -> bytes:
+    """The answer: one address for every name; there is no IPv6."""
+    head, asked = question[:2] + b"\x81\x80\0\1", question[12:end]
+    if asked[-4:] != b"\0\1\0\1":
+        return head + bytes(6) + asked
+    return head + b"\0\1" + bytes(4) + asked + b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(HOSTS[0])
 
 
 def datagrams() -> None:
@@ -86,10 +95,10 @@ def datagrams() -> None:
                 if servers[server] == "echo":
                     server.sendto(caller[0].encode(), caller)
                     continue
+                name, end = read(data)
                 if caller[0] not in inside:
-                    print("dns", caller[0], name_of(data), flush=True)
-                answer = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(HOSTS[0])
-                server.sendto(data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:] + answer, caller)
+                    print("dns", caller[0], name, flush=True)
+                server.sendto(named(data, end), caller)
             except (OSError, IndexError) as error:
                 print("datagrams:", error, flush=True)
 
