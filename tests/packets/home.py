@@ -18,6 +18,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.homelab.netguard.plugins.module_utils._manifests.gateway_pod import COMMAND
 from ansible_collections.homelab.netguard.plugins.module_utils._overlay import settings
 
 from . import frames, wireguard
@@ -288,7 +289,8 @@ class Home:
         resolv = {"STANDIN_RESOLV_CONF": str(self.lab.folder / self.gateway.name / "resolv.conf")}
         self.ups = self.counted_ups()
         script = str(Path(__file__).with_name("gluetun.py"))
-        command = f"ip rule del table 51820; ip -6 rule del table 51820; exec {sys.executable} -S {script}"
+        # as the manifest has it, with the image's ip: BusyBox's cannot do all that iproute2's can
+        command = 'ip() { busybox ip "$@"; }; ' + COMMAND[2].replace("/gluetun-entrypoint", f"{sys.executable} -S {script}")
         self.gateway.processes["gluetun"] = self.lab.spawn(
             self.gateway.name,
             "/bin/sh",

@@ -30,11 +30,9 @@ TUN = "/dev/net/tun"
 TUN_ON_DEMAND = (3, 41, 2)
 
 #: Two rules of WireGuard's table outlive Gluetun when it is killed, and it would retry forever on "file exists" (its issue 2521).
-COMMAND = (
-    "/bin/sh",
-    "-c",
-    "ip rule del table 51820 2>/dev/null; ip -6 rule del table 51820 2>/dev/null; exec /gluetun-entrypoint",
-)
+#: BusyBox's ip knows no table above 1023, so they are found by the place that Gluetun gives them as well.
+FORGET = "for family in -4 -6; do ip $family rule del table 51820 || ip $family rule del pref 101; done 2>/dev/null"
+COMMAND = ("/bin/sh", "-c", f"{FORGET}; exec /gluetun-entrypoint")
 HEALTH = ("/gluetun-entrypoint", "healthcheck")
 
 Resources = Mapping[str, Manifest]

@@ -14,6 +14,7 @@ unset: all), PAUSE (seconds between turns).
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -162,7 +163,7 @@ class Prober:
                 with urllib.request.urlopen(url, timeout=2) as answer:
                     answer.read()
                 self.web["ok"] += 1
-            except OSError:
+            except (OSError, http.client.HTTPException):  # an answer that was cut off in the middle is no OSError
                 self.web["failed"] += 1
                 self.web_failures.append(time.time())
             time.sleep(0.3)
