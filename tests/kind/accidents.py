@@ -10,10 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .field import FieldError, get, kubectl, refused, wait_for
+from .field import FieldError, get, kubectl, node, nodes, refused, wait_for
 from .rows import CLIENT, Row, Table, connected
 
 README = Path(__file__).resolve().parents[2] / "README.md"
+#: The application's next image: the same one by another name.
+NEWER = "netguard.test/toolbox:2"
 DEPLOYMENT = ("deployment/qbittorrent", "-n", "media")
 
 
@@ -77,8 +79,10 @@ def workloads(table: Table) -> None:
 
 def own_image(table: Table) -> None:
     """The owner's own change of the application's image is none of our business: it rolls, guarded."""
+    for name in nodes():
+        node(name, f"ctr -n k8s.io images tag --force netguard.test/toolbox:1 {NEWER}")
     with table.row("ADM", "kubectl set image of the application: rolls, guarded", web=False):
-        kubectl("set", "image", *DEPLOYMENT, "qbittorrent=netguard.test/overlay:v1.0.0")
+        kubectl("set", "image", *DEPLOYMENT, f"qbittorrent={NEWER}")
         kubectl("rollout", "status", *DEPLOYMENT, "--timeout=180s", timeout=200)
         connected()
     if CLIENT.live()["spec"]["initContainers"][0]["name"] != "netguard-guard":
