@@ -115,7 +115,8 @@ def check_closed(home: Home, mark: int) -> None:
         resource, name = named(event)
         dry = "dryRun=All" in event["requestURI"]
         for client, steps in done.items():
-            if not dry and code < 400 and event["verb"] == "patch":
+            # a request whose sender was killed may end as the server's error and yet be stored; "refused" tells whether it holds
+            if not dry and (code < 400 or code >= 500) and event["verb"] == "patch":
                 if (resource, name) == ("networkpolicies", f"netguard-killswitch-{client}"):
                     steps.add("policy")
                 if resource == "validatingadmissionpolicies" and name.endswith("-clients"):

@@ -160,7 +160,8 @@ class Prober:
         """The neighbour's web page, a few times a second: east-west traffic of the cluster."""
         while True:
             try:
-                with urllib.request.urlopen(url, timeout=2) as answer:
+                # a lost SYN is sent again after one second and after three
+                with urllib.request.urlopen(url, timeout=5) as answer:
                     answer.read()
                 self.web["ok"] += 1
             except (OSError, http.client.HTTPException):  # an answer that was cut off in the middle is no OSError
