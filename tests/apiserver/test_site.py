@@ -130,8 +130,10 @@ def home(server: Any, tmp_path: Path) -> Iterator[Home]:
     place = Home(server, tmp_path)
     yield place
     # by the modules alone: the playbook that removes has a test, and is slow to start
-    site_modules.run({**place.variables, "kubeconfig": str(server.kubeconfig)}, "absent")
-    server.run_kubectl("delete", "namespace", place.media, place.vpn, "--wait=false", "--ignore-not-found", check=False)
+    try:
+        site_modules.run({**place.variables, "kubeconfig": str(server.kubeconfig)}, "absent")
+    finally:
+        server.run_kubectl("delete", "namespace", place.media, place.vpn, "--wait=false", "--ignore-not-found", check=False)
 
 
 def guard(template: dict[str, Any]) -> str:

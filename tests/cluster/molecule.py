@@ -4,8 +4,8 @@
 
 """Molecule's scenarios on one kind cluster (`make molecule`); names of scenarios as arguments, else all.
 
-NETGUARD_KIND says how the cluster comes about: `public` (images are pulled), `packages` (images are built here, root), or unset:
-`packages` where no image can be pulled, which is tried. NETGUARD_KIND_KEEP=1 leaves the cluster for a look.
+NETGUARD_KIND says how the cluster comes about: `public` (images are pulled), `packages` (images are built here), or unset:
+`packages` where no image can be pulled, which is tried. Either needs root. NETGUARD_KIND_KEEP=1 leaves the cluster for a look.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .field import FieldError, get, kubectl, node, nodes, refused, wait_for
+from .field import FieldError, also_named, get, kubectl, refused, wait_for
 from .rows import CLIENT, Row, Table, connected
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -79,8 +79,7 @@ def workloads(table: Table) -> None:
 
 def own_image(table: Table) -> None:
     """The owner's own change of the application's image is none of our business: it rolls, guarded."""
-    for name in nodes():
-        node(name, f"ctr -n k8s.io images tag --force netguard.test/toolbox:1 {NEWER}")
+    also_named("netguard.test/toolbox:1", NEWER)
     with table.row("ADM", "kubectl set image of the application: rolls, guarded", web=False):
         kubectl("set", "image", *DEPLOYMENT, f"qbittorrent={NEWER}")
         kubectl("rollout", "status", *DEPLOYMENT, "--timeout=180s", timeout=200)

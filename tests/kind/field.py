@@ -169,6 +169,12 @@ def nodes() -> list[str]:
     return kind_cluster.nodes()
 
 
+def also_named(image: str, name: str) -> None:
+    """An image of the nodes by another name: a newer one that is pulled by nobody."""
+    for each in nodes():
+        node(each, f"ctr -n k8s.io images tag --force {image} {name}")
+
+
 def apply(*objects: dict[str, Any]) -> None:
     kubectl("apply", "-f", "-", text="\n---\n".join(json.dumps(item) for item in objects))
 

@@ -19,7 +19,7 @@ import yaml
 from ..cluster import kind_cluster
 from . import sensors
 from .faults_cluster import node_ready
-from .field import FieldError, Pod, apply, kubectl, node, nodes, playbook, pods, run, wait_for
+from .field import FieldError, Pod, also_named, apply, kubectl, nodes, playbook, pods, run, wait_for
 from .rows import CLIENT, GATEWAY, SECOND, Table, back, blocked, connected, write
 
 VARIABLES = Path(__file__).resolve().parents[2] / "molecule" / "lab" / "vars" / "homelab.yml"
@@ -55,8 +55,7 @@ def u1_twice(table: Table) -> None:
 
 
 def image_bump(table: Table) -> None:
-    for name in nodes():
-        node(name, f"ctr -n k8s.io images tag --force netguard.test/overlay:v1.0.0 {NEWER}")
+    also_named("netguard.test/overlay:v1.0.0", NEWER)
     with table.row("U1", "a newer overlay image: gateway and clients roll", web=False):
         site(netguard_images=images(overlay=NEWER))
         connected()

@@ -289,7 +289,7 @@ class Home:
         resolv = {"STANDIN_RESOLV_CONF": str(self.lab.folder / self.gateway.name / "resolv.conf")}
         self.ups = self.counted_ups()
         script = str(Path(__file__).with_name("gluetun.py"))
-        # as the manifest has it, with the image's ip: BusyBox's cannot do all that iproute2's can
+        # as the manifest has it, with the least able ip that an image may have, BusyBox's
         command = 'ip() { busybox ip "$@"; }; ' + COMMAND[2].replace("/gluetun-entrypoint", f"{sys.executable} -S {script}")
         self.gateway.processes["gluetun"] = self.lab.spawn(
             self.gateway.name,
