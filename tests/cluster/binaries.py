@@ -223,10 +223,14 @@ def calico_crds() -> Path:
 
 @contextmanager
 def _lock(name: str) -> Iterator[None]:
-    """One build at a time on this machine."""
+    """One build at a time on this machine; who waits for another says so."""
     cache().mkdir(parents=True, exist_ok=True)
     with (cache() / f"{name}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{name}: another run is at it; waits for its end", flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,12 @@ from . import binaries, images, kind_cluster
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Scenarios that run once for each of these, which they find in NETGUARD_EXAMPLE.
 EXAMPLES = {"examples": ("seed-003", "seed-004")}
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+#: What a scenario said, and what its steps said meanwhile.
+OUTPUT = ("output.txt", "progress.txt")
+ACTION = re.compile(r"➜ (\w+): Executing")
+#: What our own steps, Ansible and Molecule say of a failure.
+CAUSE = re.compile(r"\s*(FAULT |fatal: |failed: |\[ERROR\]|ERROR |CRITICAL )")
 
 
 def scenarios() -> list[str]:
@@ -58,7 +65,6 @@ def environment(kubeconfig: Path, example: str) -> dict[str, str]:
         "NETGUARD_VARS": str(ROOT / "molecule" / "lab" / "vars" / "homelab.yml"),
         "NETGUARD_TABLES": str(ROOT / "build" / "molecule"),
         "NETGUARD_EXAMPLE": example,
-        "NETGUARD_PROGRESS": str(kubeconfig.with_name("progress")),
         "MOLECULE_EPHEMERAL_DIRECTORY": tempfile.mkdtemp(prefix="molecule-", dir=kubeconfig.parent),
         "MOLECULE_GLOB": "molecule/*/molecule.yml",
         "NETGUARD_CLIENT_KEY": kind_cluster.CLIENT_KEY,
@@ -67,24 +73,41 @@ def environment(kubeconfig: Path, example: str) -> dict[str, str]:
     }
 
 
-def molecule(name: str, example: str, kubeconfig: Path) -> bool:
-    """One scenario, in a session of its own: whatever ends this program ends all of it."""
+def molecule(name: str, example: str, kubeconfig: Path, evidence: Path) -> tuple[bool, str]:
+    """One scenario, in a session of its own: whatever ends this program ends all of it. What it said is kept as evidence.
+
+    Whether it was good, and how long each of its actions took.
+    """
     command = [str(Path(sys.executable).parent / "molecule"), "test", "--scenario-name", name]
-    variables = environment(kubeconfig, example)
-    progress = Path(variables["NETGUARD_PROGRESS"])
+    output, progress = (evidence / name for name in OUTPUT)
+    variables = {**environment(kubeconfig, example), "NETGUARD_PROGRESS": str(progress)}
     progress.write_text("")
-    process = subprocess.Popen(command, cwd=ROOT, env=variables, start_new_session=True)
+    with output.open("wb") as to:
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=to, stderr=subprocess.STDOUT, start_new_session=True)
+    begun: list[tuple[str, float]] = []
     try:
-        with progress.open() as told:
-            while process.poll() is None:
-                print(told.read(), end="", flush=True)
-                time.sleep(0.5)
-            print(told.read(), end="", flush=True)
-        return process.returncode == 0
+        with output.open(errors="replace") as said, progress.open() as told:
+            going = True
+            while going:
+                going = process.poll() is None
+                news = said.read()
+                begun += [(action, time.monotonic()) for action in ACTION.findall(COLOURS.sub("", news))]
+                print(told.read(), news, sep="", end="", flush=True)
+                time.sleep(0.5 if going else 0)
+        ends = [*(at for _action, at in begun[1:]), time.monotonic()]
+        took = ", ".join(f"{action} {end - at:.0f}" for (action, at), end in zip(begun, ends, strict=False))
+        return process.returncode == 0, took
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         process.wait()
+
+
+def causes(evidence: Path) -> list[str]:
+    """The lines of a scenario's output that say what failed; each once, and not longer than a reader of the last lines can bear."""
+    plain = [COLOURS.sub("", (evidence / name).read_text(errors="replace")) for name in reversed(OUTPUT)]
+    found = dict.fromkeys(line.strip()[:400] for text in plain for line in text.splitlines() if CAUSE.match(line))
+    return list(found)[:12]
 
 
 def table(evidence: Path) -> None:
@@ -102,7 +125,7 @@ def main() -> int:
         print(f"molecule: no scenario {', '.join(unknown)}; there are: {', '.join(scenarios())}")
         return 2
     print(f"molecule: images: {way} ({why})", flush=True)
-    outcome: list[tuple[str, bool]] = []
+    passed, failed = 0, list[str]()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -114,12 +137,14 @@ def main() -> int:
                 title = f"{name} {example}".strip()
                 evidence = ROOT / "build" / "molecule" / name / example
                 shutil.rmtree(evidence, ignore_errors=True)
-                good = molecule(name, example, kubeconfig)
-                outcome.append((name, good))
+                evidence.mkdir(parents=True)
+                good, took = molecule(name, example, kubeconfig, evidence)
+                passed += good
                 table(evidence)
-                print(f"molecule: {title} {'ok' if good else 'FAILED'} in {time.monotonic() - started:.0f} s", flush=True)
+                print(f"molecule: {title} {'ok' if good else 'FAILED'} in {time.monotonic() - started:.0f} s ({took})", flush=True)
                 if not good:
                     kind_cluster.collect(evidence)
+                    failed.append("\n".join([f"molecule: {title} FAILED; see {evidence}:", *causes(evidence)]))
                     print(f"molecule: logs, rules and events are in {evidence}", flush=True)
                     reset(kubeconfig, way)
     except (images.ImageError, binaries.BuildError) as error:
@@ -133,9 +158,8 @@ def main() -> int:
             signal.signal(number, signal.SIG_IGN)  # what is below must come to its end
         if not os.environ.get("NETGUARD_KIND_KEEP"):
             kind_cluster.down()
-    failed = sum(not good for _name, good in outcome)
-    print(f"{len(outcome) - failed} passed, {failed} failed")
-    return int(failed > 0)
+    print(*failed, f"{passed} passed, {len(failed)} failed", sep="\n")  # the causes last: they are what is looked for
+    return int(bool(failed))
 
 
 def reset(kubeconfig: Path, way: str) -> None:

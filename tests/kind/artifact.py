@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import yaml
 
 from ..cluster import artifact
+from .field import FieldError, program
 
 
 def main() -> int:
@@ -23,10 +23,9 @@ def main() -> int:
         try:
             artifact.twice(Path(os.environ["KUBECONFIG"]), folder, artifact.install(folder), variables)
         except artifact.ArtifactError as error:
-            print(f"artifact: {error}")
-            return 1
+            raise FieldError(f"artifact: {error}") from error
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program(main)

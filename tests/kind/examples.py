@@ -43,7 +43,7 @@ from ansible_collections.homelab.netguard.plugins.module_utils._topology.parse i
 from .example_by_hand import ByHand
 from .example_flows import Cluster, Flow, Flows, Source, cluster
 from .example_pods import LABEL, OUTSIDE, VALUE, objects, workloads
-from .field import FieldError, get, kubectl, say, wait_for
+from .field import FieldError, fault, get, kubectl, program, say, wait_for
 
 #: Pods that ask at the same time: each waits mostly, and two processors have other things to do.
 AT_ONCE = 6
@@ -246,12 +246,14 @@ def verify(folder: Path) -> int:
     faults += [f"finding: {item}" for item in findings]
     text = report(table, Counter(item["severity"] for item in result["findings"]), seconds)
     text += f"; {(folder / 'control.txt').read_text()}"
-    faults_text = "".join(f"\n- {fault}" if not fault.startswith(" ") else f"\n{fault}" for fault in faults)
+    faults_text = "".join(f"\n{line}" if line.startswith(" ") else f"\n- {line}" for line in faults)
     (folder / "table.md").write_text(f"{text}\n{faults_text}\n")
     (folder / "flows.tsv").write_text(
         "".join(f"{flow.group}\t{flow}\t{said[flow]}\t{flow.by_hand}\t{PACKETS[found[flow]]}\n" for flow in flows)
     )
-    print(text, faults_text, sep="\n", flush=True)
+    print(text, flush=True)
+    for line in faults:
+        (say if line.startswith(" ") else fault)(line)
     return int(bool(faults))
 
 
@@ -281,14 +283,10 @@ def clean() -> int:
 
 def main() -> int:
     command = sys.argv[1]
-    try:
-        if command == "clean":
-            return clean()
-        return (prepare if command == "prepare" else verify)(Path(sys.argv[2]))
-    except FieldError as error:
-        print(f"FAULT {error}")
-        return 1
+    if command == "clean":
+        return clean()
+    return (prepare if command == "prepare" else verify)(Path(sys.argv[2]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program(main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from ..cluster import images
 from . import accidents, faults_cluster, faults_gateway, faults_pod, sensors
-from .field import FieldError, say
+from .field import FieldError, fault, program
 from .rows import Table, connected, write
 
 ROWS: tuple[tuple[str, Callable[[Table], None]], ...] = (
@@ -41,7 +40,7 @@ def run_rows(rows: tuple[tuple[str, Callable[[Table], None]], ...], table: Table
             row(table)
         except (FieldError, images.ImageError) as error:
             table.faults.append(f"{name}: {before}{error}")
-            say(f"FAULT {name}: {before}{error}\n{traceback.format_exc(limit=-3)}")
+            fault(f"{name}: {before}{error}\n{traceback.format_exc(limit=-3)}")
             if before:
                 return
             faults_gateway.mend()
@@ -69,4 +68,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program(main)

@@ -10,9 +10,11 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 import time
+import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ..cluster import binaries, kind_cluster
 
@@ -31,6 +33,21 @@ def say(text: str) -> None:
     if "NETGUARD_PROGRESS" in os.environ:
         with open(os.environ["NETGUARD_PROGRESS"], "a") as file:
             file.write(f"{text}\n")
+
+
+def fault(text: str) -> None:
+    """Says what failed, in a line that `make molecule` repeats as its last words."""
+    say(f"FAULT {text}")
+
+
+def program(main: Callable[[], int]) -> NoReturn:
+    """Runs a step of a scenario as a program: what did not come to pass is told like any other fault."""
+    try:
+        code = main()
+    except FieldError as error:
+        fault(f"{error}\n{traceback.format_exc(limit=-3)}")
+        code = 1
+    sys.exit(code)
 
 
 def run(*command: str, text: str | None = None, timeout: float = 120, check: bool = True) -> str:

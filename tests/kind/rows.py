@@ -19,7 +19,7 @@ from typing import Any
 
 from ..packets.evidence import BEGIN, END, Evidence
 from . import sensors
-from .field import CLOCK, FieldError, Pod, say, wait_for
+from .field import CLOCK, FieldError, Pod, fault, say, wait_for
 
 CLIENT = Pod("media", "app=qbittorrent")
 SECOND = Pod("media", "app=transmission")
@@ -56,6 +56,7 @@ class Table:
         self.leaked = False
         self.last: sensors.Seen | None = None  # what the sensors had counted at the end of the last row
         self.was_open = False  # the last row left a pod open
+        self.paged = False  # the neighbour had its page at the end of the last row
         if path.exists():
             self.evidence.take(path)
 
@@ -84,7 +85,11 @@ class Table:
 
     def _row(self, row: Row, open_pod: bool, open_all: bool, web: bool, asleep: tuple[str, ...], remains: bool) -> Iterator[Row]:
         self.leaked = False
-        before, pages = sensors.look(asleep), asked() if web else 0
+        if web and not self.paged:
+            # of a client that was new in the row before: until kube-proxy knows it, questions go to the old one
+            page_since(time.time())
+        self.paged = False
+        before = sensors.look(asleep)
         self.between(row, before)
         row.begun = time.time()
         yield row
@@ -104,9 +109,10 @@ class Table:
         self.leaked = bool(leaks)
         self.check(not leaks, row, f"outside the tunnel: {leaks}")
         if web:
-            wait_for("the client's neighbour asks for its page", lambda: asked() > pages)
-            failed = [at for at in NEIGHBOUR.state()["web_failures"] if at >= row.begun]
-            self.check(not failed, row, f"the client's web page did not answer its neighbour {len(failed)} times")
+            failed = unanswered(row.begun, time.time())
+            told = ", ".join(f"{begun - row.begun:.1f} to {ended - row.begun:.1f} s" for begun, ended in failed)
+            self.check(not failed, row, f"the client's web page did not answer its neighbour ({told} of the row)")
+            self.paged = not failed
 
     def between(self, row: Row, now: sensors.Seen) -> None:
         """Sensors count between the rows as well, and in a row that did not come to its end."""
@@ -135,7 +141,7 @@ class Table:
     def check(self, good: bool, row: Row, text: str) -> None:
         if not good:
             self.faults.append(f"{row.name} ({row.state}): {text}")
-            say(f"FAULT {self.faults[-1]}")
+            fault(self.faults[-1])
 
     def keep(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,9 +163,28 @@ def tried(row: Row) -> int:
     return sent()
 
 
-def asked() -> int:
-    """How many web pages of the client its neighbour has had, of its present pod."""
-    return int(NEIGHBOUR.state()["web"].get("ok", 0))
+def page_since(moment: float) -> None:
+    """Waits until a question for the client's page that its neighbour began after `moment` was answered."""
+
+    def answered() -> bool:
+        state = NEIGHBOUR.state()
+        failures = [begun for begun, _ended in state["web_failures"]]
+        return bool(state["web_last"] > moment and state["web_last"] not in failures)
+
+    wait_for("the client's neighbour has its page", answered)
+
+
+def unanswered(since: float, until: float) -> list[tuple[float, float]]:
+    """The neighbour's questions for the client's page without an answer, each with its begin and end: what ended after `since` and
+    began before `until`. Waits for the last of them."""
+    state: dict[str, Any] = {}
+
+    def ended() -> bool:
+        state.update(NEIGHBOUR.state())
+        return bool(state["web_last"] > until)
+
+    wait_for("the neighbour's last question has its answer", ended)
+    return [(begun, at) for begun, at in state["web_failures"] if at >= since and begun <= until]
 
 
 def awake(before: sensors.Seen, asleep: tuple[str, ...]) -> None:
@@ -231,8 +256,8 @@ def gap(row: Row, since: float) -> None:
 
 def write(table: Table) -> int:
     """Writes the whole table beside its rows, prints it and what failed; the exit code."""
-    text = table.evidence.text().replace(BEGIN, "").replace(END, "").strip()
-    faults = "".join(f"\n- FAILED {fault}" for fault in table.faults)
-    table.path.with_name("table.md").write_text(f"{text}\n{faults}\n")
-    print(f"\n{text}\n{faults}", flush=True)
+    rows = table.evidence.text().replace(BEGIN, "").replace(END, "").strip()
+    faults = "".join(f"\n- FAILED {text}" for text in table.faults)
+    table.path.with_name("table.md").write_text(f"{rows}\n{faults}\n")
+    print(f"\n{rows}\n{faults}", flush=True)
     return int(bool(table.faults))

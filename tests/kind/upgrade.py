@@ -19,7 +19,7 @@ import yaml
 from ..cluster import kind_cluster
 from . import sensors
 from .faults_cluster import node_ready
-from .field import FieldError, Pod, also_named, apply, kubectl, nodes, playbook, pods, run, wait_for
+from .field import FieldError, Pod, also_named, apply, kubectl, nodes, playbook, pods, program, run, wait_for
 from .rows import CLIENT, GATEWAY, SECOND, Table, back, blocked, connected, write
 
 VARIABLES = Path(__file__).resolve().parents[2] / "molecule" / "lab" / "vars" / "homelab.yml"
@@ -161,4 +161,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program(main)

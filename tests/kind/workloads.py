@@ -12,7 +12,7 @@ import json
 import sys
 from typing import Any
 
-from .field import FieldError, get, kubectl, pods, ready, say, wait_for
+from .field import FieldError, get, kubectl, pods, program, ready, say, wait_for
 
 #: App: number of pods, the address that the internet sees.
 EXPECTED = {"two": (2, "10.2.0.2"), "ordered": (2, "10.2.0.2"), "everywhere": (2, "10.2.0.3"), "careful": (1, "10.2.0.3")}
@@ -79,4 +79,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program(main)

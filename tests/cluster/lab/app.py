@@ -68,7 +68,8 @@ class Prober:
         self.last: dict[str, float] = {}
         self.times: deque[float] = deque(maxlen=9000)
         self.web: Counter[str] = Counter()
-        self.web_failures: deque[float] = deque(maxlen=400)
+        self.web_failures: deque[tuple[float, float]] = deque(maxlen=400)
+        self.web_last = 0.0
         self.sockets: dict[str, socket.socket] = {}
         self.source = ""
         self.count = 0
@@ -157,8 +158,10 @@ class Prober:
             self.take()
 
     def ask(self, url: str) -> None:
-        """The neighbour's web page, a few times a second: east-west traffic of the cluster."""
+        """The neighbour's web page, a few times a second: east-west traffic of the cluster. Keeps when each question without an
+        answer began and ended, and when the last one began that has ended."""
         while True:
+            begun = time.time()
             try:
                 # a lost SYN is sent again after one second and after three
                 with urllib.request.urlopen(url, timeout=5) as answer:
@@ -166,7 +169,8 @@ class Prober:
                 self.web["ok"] += 1
             except (OSError, http.client.HTTPException):  # an answer that was cut off in the middle is no OSError
                 self.web["failed"] += 1
-                self.web_failures.append(time.time())
+                self.web_failures.append((begun, time.time()))
+            self.web_last = begun
             time.sleep(0.3)
 
     def state(self) -> dict[str, object]:
@@ -180,6 +184,7 @@ class Prober:
             "times": list(self.times),
             "web": dict(self.web),
             "web_failures": list(self.web_failures),
+            "web_last": self.web_last,
         }
 
     def keep(self) -> None:
