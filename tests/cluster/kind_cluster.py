@@ -201,21 +201,6 @@ def leaked() -> tuple[int, int]:
     return counts["leak"], counts["question"]
 
 
-def collect(folder: Path) -> None:
-    """Logs, events and rules of a failed run into one folder; never raises."""
-    folder.mkdir(parents=True, exist_ok=True)
-    commands = {f"{node}-journal.txt": ["docker", "exec", node, "journalctl", "--no-pager", "-n", "400"] for node in nodes()}
-    commands |= {f"{node}-rules.txt": ["docker", "exec", node, "iptables-save"] for node in nodes()}
-    commands |= {
-        f"{node}-pods.txt": ["docker", "exec", node, "bash", "-c", "tail -n 60 /var/log/pods/*/*/*.log"] for node in nodes()
-    }
-    commands |= {f"{name}.txt": ["docker", "logs", name] for name in (DNS, FAR)}
-    commands |= {"guard.txt": ["nft", "list", "table", "inet", "netguard_lab"]}
-    for name, command in commands.items():
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        (folder / name).write_bytes(done.stdout)
-
-
 def down() -> None:
     """Removes the cluster, the lab, its network and the host's rule; what is not there is no fault."""
     if binaries.path("kind").exists() or shutil.which("kind"):

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import binaries, images, kind_cluster
+from . import binaries, images, kind_cluster, kind_evidence
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Scenarios that run once for each of these, which they find in NETGUARD_EXAMPLE.
@@ -143,7 +143,7 @@ def main() -> int:
                 table(evidence)
                 print(f"molecule: {title} {'ok' if good else 'FAILED'} in {time.monotonic() - started:.0f} s ({took})", flush=True)
                 if not good:
-                    kind_cluster.collect(evidence)
+                    kind_evidence.collect(evidence)
                     failed.append("\n".join([f"molecule: {title} FAILED; see {evidence}:", *causes(evidence)]))
                     print(f"molecule: logs, rules and events are in {evidence}", flush=True)
                     reset(kubeconfig, way)

@@ -42,6 +42,7 @@ def run_rows(rows: tuple[tuple[str, Callable[[Table], None]], ...], table: Table
             table.faults.append(f"{name}: {before}{error}")
             fault(f"{name}: {before}{error}\n{traceback.format_exc(limit=-3)}")
             if before:
+                table.leave(name)
                 return
             faults_gateway.mend()
 

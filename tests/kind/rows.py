@@ -11,12 +11,14 @@ clients tried at least `PROBES` times, and a client's web page answered another 
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..cluster import kind_evidence
 from ..packets.evidence import BEGIN, END, Evidence
 from . import sensors
 from .field import CLOCK, FieldError, Pod, fault, say, wait_for
@@ -30,6 +32,8 @@ WHERE = "kind, calico"
 PROBES = 150
 #: Seconds for which packets may leave where docs/packets.md says that some do: twice its target, since a kind node is a busy one.
 REMAINS = 4.0
+#: Failures of a run of which the cluster's state is kept.
+LEFT = 3
 
 
 class Row:
@@ -56,6 +60,7 @@ class Table:
         self.leaked = False
         self.last: sensors.Seen | None = None  # what the sensors had counted at the end of the last row
         self.was_open = False  # the last row left a pod open
+        self.left = 0  # failures of which the moment was kept
         self.paged = False  # the neighbour had its page at the end of the last row
         if path.exists():
             self.evidence.take(path)
@@ -67,8 +72,12 @@ class Table:
         `asleep`: nodes that cannot be asked. `remains`: what leaves the nodes is what docs/packets.md says remains; it is noted,
         captured, and must end within `REMAINS`."""
         capture, row = sensors.Capture(self.path.with_name(f"leaked-{len(self.evidence.rows)}.pcap")), Row(name, state)
+        faults = len(self.faults)
         try:
             yield from self._row(row, open_pod, open_all, web, asleep, remains)
+        except FieldError:
+            self.leave(name)
+            raise
         finally:
             lines = capture.end()
             lasted = sensors.span(lines)
@@ -82,6 +91,8 @@ class Table:
                 say("\n".join([told, *lines[:15], *lines[-5:]]))
             else:
                 capture.drop()
+        if len(self.faults) > faults:
+            self.leave(name)
 
     def _row(self, row: Row, open_pod: bool, open_all: bool, web: bool, asleep: tuple[str, ...], remains: bool) -> Iterator[Row]:
         self.leaked = False
@@ -142,6 +153,14 @@ class Table:
         if not good:
             self.faults.append(f"{row.name} ({row.state}): {text}")
             fault(self.faults[-1])
+
+    def leave(self, name: str) -> None:
+        """Keeps what the cluster looks like while a row fails, before anything is mended; of the first few."""
+        self.left += 1
+        if self.left <= LEFT:
+            folder = self.path.with_name(f"{self.left}-{'-'.join(re.findall('[A-Za-z0-9]+', name))}")
+            kind_evidence.collect(folder)
+            say(f"logs, routes, rules and events of this moment are in {folder}")
 
     def keep(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
