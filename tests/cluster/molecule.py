@@ -31,7 +31,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 OUTPUT = ("output.txt", "progress.txt")
 ACTION = re.compile(r"➜ (\w+): Executing")
 #: What our own steps, Ansible and Molecule say of a failure.
-CAUSE = re.compile(r"\s*(FAULT |fatal: |failed: |\[ERROR\]|ERROR |CRITICAL )")
+CAUSE = re.compile(r"\s*(FAULT |fatal: |failed: |\[ERROR\]|ERROR )")
 
 
 def scenarios() -> list[str]:
