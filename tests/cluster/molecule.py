@@ -148,10 +148,10 @@ def main() -> int:
                     print(f"molecule: logs, rules and events are in {evidence}", flush=True)
                     reset(kubeconfig, way)
     except (images.ImageError, binaries.BuildError) as error:
-        print(f"molecule: {error}")
+        print(*failed, f"molecule: {error}", sep="\n")
         return 1
     except KeyboardInterrupt:
-        print("molecule: stopped", flush=True)
+        print(*failed, "molecule: stopped", sep="\n", flush=True)
         return 130
     finally:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ..cluster import binaries, kind_cluster
+from ..cluster import binaries, images, kind_cluster
 
 #: Bound of every wait: generous, since only the order of things is tested, not how fast this machine is.
 PATIENCE = 180.0
@@ -44,7 +44,7 @@ def program(main: Callable[[], int]) -> NoReturn:
     """Runs a step of a scenario as a program: what did not come to pass is told like any other fault."""
     try:
         code = main()
-    except FieldError as error:
+    except (FieldError, images.ImageError) as error:
         fault(f"{error}\n{traceback.format_exc(limit=-3)}")
         code = 1
     sys.exit(code)

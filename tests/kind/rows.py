@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..cluster import kind_evidence
+from ..cluster import images, kind_evidence
 from ..packets.evidence import BEGIN, END, Evidence
 from . import sensors
 from .field import CLOCK, FieldError, Pod, fault, say, wait_for
@@ -75,7 +75,7 @@ class Table:
         faults = len(self.faults)
         try:
             yield from self._row(row, open_pod, open_all, web, asleep, remains)
-        except FieldError:
+        except (FieldError, images.ImageError):
             self.leave(name)
             raise
         finally:
